@@ -1,0 +1,119 @@
+"""The command line: `charlstm COMMAND …`, the same as `python -m charlstm COMMAND …`."""
+
+import ast
+import difflib
+import importlib
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from logging import ERROR, Formatter
+from pathlib import Path
+from types import ModuleType
+
+from absl import app, flags, logging
+
+from charlstm import commands
+from charlstm.errors import TrainingFailed, UserError
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
+
+def run() -> None:
+    """Runs the command that the process's arguments name, and exits with its code."""
+    code = main(sys.argv)
+    if code:
+        # All is said and saved. An orderly shutdown would only let the reader threads of a
+        # damaged checkpoint complain behind the one line that the user needs.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `argv[1]` with the arguments behind it; returns the exit code."""
+    try:
+        if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
+            print(_overview())
+            return 0
+        module = _command(argv[1])
+        arguments = [f"{argv[0]} {argv[1]}", *argv[2:]]
+        if {"--help", "-h", "-help"} & set(arguments):
+            print(_help(module))
+            return 0
+        _set_up_logging()
+        app.run(module.main, argv=arguments, flags_parser=_flags_parser(module))
+    except (UserError, TrainingFailed) as error:
+        print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _set_up_logging() -> None:
+    """Our own notes on standard error, plain; the libraries' notes to their developers nowhere."""
+    package = str(Path(__file__).parent)
+    handler = logging.get_absl_handler()
+    handler.addFilter(lambda record: record.pathname.startswith(package) or record.levelno >= ERROR)
+    handler.setFormatter(Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    warnings.filterwarnings("ignore", module="jax|flax|orbax")
+
+
+def _flags_parser(module: ModuleType) -> Callable[[list[str]], list[str]]:
+    """A parser that turns absl's complaints into a `UserError`.
+
+    A command that takes configuration fields (`--config.model.hidden_size=512`) has
+    `take_overrides(argv)`, which picks them out before absl sees the rest.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            if hasattr(module, "take_overrides"):
+                argv = module.take_overrides(argv)
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            raise UserError(f"{error}; `{argv[0]} --help` lists the flags") from error
+
+    return parse
+
+
+def _names() -> list[str]:
+    found = pkgutil.iter_modules(commands.__path__)
+    return [module.name for module in found if not module.name.startswith("_")]
+
+
+def _command(name: str) -> ModuleType:
+    if name not in _names():
+        near = difflib.get_close_matches(name, _names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"no command {name!r}{hint}; the commands are {', '.join(_names())}")
+    return importlib.import_module(f"charlstm.commands.{name}")
+
+
+def _overview() -> str:
+    lines = ["usage: charlstm COMMAND [FLAGS]", ""]
+    for name in _names():
+        source = (Path(commands.__path__[0]) / f"{name}.py").read_text()
+        docstring = ast.get_docstring(ast.parse(source)) or ""
+        lines.append(f"  {name:<10} {docstring.partition(chr(10))[0]}")
+    return "\n".join([*lines, "", "`charlstm COMMAND --help` describes one."])
+
+
+def _help(module: ModuleType) -> str:
+    own = [flags.FLAGS.module_help(module.__name__)]
+    shared = "charlstm.commands._shared"
+    if shared in flags.FLAGS.flags_by_module_dict():
+        own.append(flags.FLAGS.module_help(shared))
+    return "\n".join([(module.__doc__ or "").strip(), *own])
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,61 @@
+"""Flags that several commands share."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from charlstm.errors import UserError
+
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Run folder (its best checkpoint is used) or folder of one checkpoint."
+)
+
+FIELD_PREFIX = "--config."
+
+
+def require_checkpoint() -> str:
+    """The value of `--checkpoint`.
+
+    Raises:
+      UserError: it is missing.
+    """
+    if not CHECKPOINT.value:
+        raise UserError("--checkpoint=RUN_OR_CHECKPOINT is missing: name a run folder")
+    return CHECKPOINT.value
+
+
+def no_more_arguments(argv: Sequence[str]) -> None:
+    """Refuses positional arguments.
+
+    Raises:
+      UserError: there are some.
+    """
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --")
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Picks `--config.section.field=value` (or the value as the next argument) out of `argv`.
+
+    Returns:
+      The other arguments, and the values by their fields' addresses.
+
+    Raises:
+      UserError: a field without a value.
+    """
+    rest: list[str] = []
+    values: dict[str, str] = {}
+    waiting = iter(argv)
+    for argument in waiting:
+        dashed = f"-{argument}" if argument.startswith("-config.") else argument
+        if not dashed.startswith(FIELD_PREFIX):
+            rest.append(argument)
+            continue
+        address, equals, value = dashed.removeprefix(FIELD_PREFIX).partition("=")
+        if not equals:
+            following = next(waiting, None)
+            if following is None or following.startswith("--"):
+                raise UserError(f"{argument} needs a value: {argument}=VALUE")
+            value = following
+        values[address] = value
+    return rest, values

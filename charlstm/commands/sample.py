@@ -1,0 +1,84 @@
+"""Writes text from a checkpoint to standard output, as it is made.
+
+charlstm sample --checkpoint=runs/quickstart --prompt="ROMEO:" --temperature=0.8
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags, logging
+
+from charlstm.commands import _shared
+from charlstm.errors import UserError
+from charlstm.sampling.text import decode_stream
+
+_PROMPT = flags.DEFINE_string("prompt", "\n", "Text to go on from.")
+_PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File whose bytes are the prompt.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest byte each time.", 0.0)
+_NUM_BYTES = flags.DEFINE_integer("num_bytes", 1000, "How many bytes to make.", 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "How many texts, side by side.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "The same seed, the same text.", 0, 2**32 - 1)
+_TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest bytes; 0 for all.", 0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw among the likeliest bytes of this total.", 0.0, 1.0)
+_RAW = flags.DEFINE_boolean("raw", False, "Write the bytes as they are, no UTF-8 repaired.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Samples as the flags say."""
+    _shared.no_more_arguments(argv)
+    checkpoint_path = _shared.require_checkpoint()
+    prompt = _prompt_bytes()
+    if _TOP_P.value == 0:
+        raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
+    from charlstm.sampling.decode import Decoder, Settings
+    from charlstm.training import checkpoint
+    from charlstm.training.run import dtype_of, one_device
+
+    folder = checkpoint.resolve(checkpoint_path)
+    metadata = checkpoint.read_metadata(folder)
+    symbols = metadata.alphabet.encode(prompt)
+    params = checkpoint.read_params(folder, metadata, one_device())
+    logging.info("checkpoint: %s", folder)
+    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value)
+    decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(metadata.config.model))
+    pieces = decoder(params, symbols, _NUM_BYTES.value, _SEED.value)
+
+    if _NUM_SAMPLES.value == 1:
+        _write(metadata.alphabet.decode(piece[0]) for piece in pieces)
+        return
+    rows: list[list[bytes]] = [[] for _ in range(_NUM_SAMPLES.value)]
+    for piece in pieces:
+        for row, drawn in zip(rows, piece, strict=True):
+            row.append(metadata.alphabet.decode(drawn))
+    for number, row in enumerate(rows):
+        logging.info("sample %d:", number)
+        _write(iter(row))
+
+
+def _prompt_bytes() -> bytes:
+    if _PROMPT_FILE.value is None:
+        prompt = os.fsencode(_PROMPT.value)  # the very bytes of the command line
+    else:
+        try:
+            prompt = Path(_PROMPT_FILE.value).read_bytes()
+        except OSError as error:
+            raise UserError(f"--prompt_file={_PROMPT_FILE.value}: {error.strerror}") from error
+    if not prompt:
+        raise UserError("the prompt is empty: give at least one byte, such as a line break")
+    return prompt
+
+
+def _write(pieces: Iterator[bytes]) -> None:
+    """Writes bytes as they come: as text, broken UTF-8 replaced, or as they are."""
+    if _RAW.value:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return
+    for text in decode_stream(pieces):
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()

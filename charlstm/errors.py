@@ -1,0 +1,15 @@
+"""The exceptions that a user is meant to see, each a single line."""
+
+
+class UserError(Exception):
+    """Bad input: one line that says what is wrong, where, and what to do about it.
+
+    The command line prints the message and exits with code 2.
+    """
+
+
+class TrainingFailed(Exception):
+    """A run that cannot go on, through no fault of its input.
+
+    The command line prints the message and exits with code 1.
+    """

@@ -1,0 +1,1 @@
+"""The network: parameters, initialisation, and pure functions of them."""

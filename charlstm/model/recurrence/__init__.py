@@ -1,0 +1,52 @@
+"""The time loop of a stack of LSTM layers, in several implementations of one signature.
+
+Every implementation is a `Recurrence`; `get` finds one by its name in the configuration.
+"""
+
+from typing import Any, Protocol, TypedDict
+
+import jax
+
+from charlstm.model.recurrence.scan import scan_stack
+
+
+class Carry(TypedDict):
+    """What every layer hands on from one time step, and one window, to the next."""
+
+    h: jax.Array  # [L, B, H] float32, the outputs
+    c: jax.Array  # [L, B, H] float32, the cell states
+
+
+class Recurrence(Protocol):
+    """Runs a window through the stack."""
+
+    def __call__(
+        self,
+        layers: list[dict[str, jax.Array]],
+        projection: jax.Array,
+        carry: Carry,
+        masks: jax.Array | None,
+        compute_dtype: Any,
+    ) -> tuple[jax.Array, Carry]:
+        """Runs a window through the stack.
+
+        Args:
+          layers: from the bottom up, `weight_ih` [H, 4H] and `bias` [4H] (not read in the first,
+            whose projection is given), and `weight_hh` [H, 4H]; float32.
+          projection: [T, B, 4H], `weight_ih · x + bias` of the first layer.
+          carry: the state before the window.
+          masks: [L-1, T, B, H] or [L-1, 1, B, H], factors on what layer l passes to layer l+1
+            (0 where dropped, 1/(1-dropout) elsewhere); None drops nothing.
+          compute_dtype: of the products' inputs and of the saved activations.
+
+        Returns:
+          The top layer's outputs [T, B, H] in the compute dtype, and the carry after the window.
+        """
+
+
+_RECURRENCES: dict[str, Recurrence] = {"scan": scan_stack}
+
+
+def get(name: str) -> Recurrence:
+    """The recurrence named by `model.recurrence`."""
+    return _RECURRENCES[name]

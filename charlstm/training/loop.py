@@ -1,0 +1,220 @@
+"""The training loop: dispatches, and between them logging, validation, samples and checkpoints.
+
+The host is always one dispatch ahead: it starts the next one and only then reads the metrics of the
+one before, so that neither waits for the other.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from charlstm.config import TrainingConfig
+from charlstm.data.streams import Streams
+from charlstm.errors import TrainingFailed
+from charlstm.model.language_model import Params
+from charlstm.training.evaluation import Evaluation
+from charlstm.training.metrics import Clock, Console, MetricsFile, bytes_rate
+from charlstm.training.state import TrainState
+from charlstm.training.step import UpdateMetrics
+
+MAX_UPDATES_PER_DISPATCH = 256
+SECONDS_PER_DISPATCH = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Actions:
+    """What the loop does between dispatches; each reads the state and leaves it as it is."""
+
+    evaluate: Callable[[Params], Evaluation]
+    sample: Callable[[Params, int], str]  # (params, step) → a short text
+    save: Callable[[TrainState, int, dict[str, float]], None]  # (state, step, validation metrics)
+    reference: Callable[[float], str]  # bits per byte → where they are among the n-gram levels
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the loop remembers beside the state; saved with every checkpoint."""
+
+    clock: Clock
+    skipped: int = 0  # updates, over all restarts
+    skipped_in_a_row: int = 0
+
+
+@dataclasses.dataclass
+class _Interval:
+    """The updates since the last line of metrics."""
+
+    nats: list[np.ndarray]
+    last: UpdateMetrics | None
+    skipped: int
+    updates: int
+    seconds: float  # spent in dispatches
+
+
+def fit(
+    state: TrainState,
+    dispatch: Callable[[TrainState, int, int], tuple[TrainState, UpdateMetrics]],
+    streams: Streams,
+    config: TrainingConfig,
+    stop: int,
+    actions: Actions,
+    progress: Progress,
+    metrics_file: MetricsFile,
+    console: Console,
+) -> TrainState:
+    """Trains from where `state` is to update `stop`, saves, and returns the state.
+
+    Args:
+      state: donated.
+      dispatch: (state, step, count) → (state, metrics of each update [K]), not waiting.
+      streams: what an update reads.
+      config: intervals and limits.
+      stop: the update to end at, at most `config.num_updates`.
+      actions: evaluation, samples, saving.
+      progress: clock and counters, changed as the run goes on.
+      metrics_file, console: where the run is told.
+
+    Raises:
+      TrainingFailed: too many updates in a row were not finite.
+      UserError: a checkpoint could not be written.
+    """
+    step = int(jax.device_get(state.step))
+    pace = _Pace(config.updates_per_dispatch)
+    interval = _Interval([], None, 0, 0, 0.0)
+    waiting: tuple[int, UpdateMetrics] | None = None
+    mark = progress.clock.seconds()
+
+    def read(waiting: tuple[int, UpdateMetrics] | None) -> None:
+        """Waits for a dispatch to end and takes its metrics in."""
+        nonlocal mark
+        if waiting is None:
+            return
+        count, metrics = waiting[0], jax.device_get(waiting[1])
+        now = progress.clock.seconds()
+        pace.took(count, now - mark)
+        _take_in(interval, count, metrics, now - mark, progress)
+        mark = now
+        if progress.skipped_in_a_row >= config.max_skipped_in_a_row:
+            raise TrainingFailed(
+                f"{progress.skipped_in_a_row} updates in a row had a loss or gradient that was "
+                "not finite: the run ends and its checkpoints are as they were; lower "
+                "optimizer.learning_rate or set optimizer.clip_norm, and start from the last one"
+            )
+
+    while step < stop:
+        due = _due(step, stop, config)
+        count = min(due - step, pace.count())
+        state, metrics = dispatch(state, step, count)
+        step += count
+        read(waiting)
+        waiting = (count, metrics)
+        if step < due:
+            continue
+
+        read(waiting)
+        waiting = None
+        last = step == config.num_updates
+        line = _line(step, interval, progress, streams)
+        interval = _Interval([], None, 0, 0, 0.0)
+        validated = {}
+        if last or _every(step, config.evaluate_every):
+            validated = _validate(state.params, step, actions, console)
+        metrics_file.write(line | validated)
+        console.update(step, _summary(line))
+        if _every(step, config.sample_every) or (last and config.sample_every):
+            console.say(actions.sample(state.params, step))
+        if step == stop or validated or _every(step, config.checkpoint_every):
+            actions.save(state, step, validated)
+        mark = progress.clock.seconds()
+    return state
+
+
+class _Pace:
+    """How many updates to put into a dispatch: a fixed number, or what fills half a second."""
+
+    def __init__(self, fixed: int):
+        self._fixed = min(fixed, MAX_UPDATES_PER_DISPATCH)
+        self._auto = 1
+
+    def count(self) -> int:
+        return self._fixed or self._auto
+
+    def took(self, count: int, seconds: float) -> None:
+        fitting = count * SECONDS_PER_DISPATCH / max(seconds, 1e-6)
+        self._auto = int(min(max(1, fitting), 2 * self._auto, MAX_UPDATES_PER_DISPATCH))
+
+
+def _every(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
+def _due(step: int, stop: int, config: TrainingConfig) -> int:
+    """The next update after which the loop has something to do."""
+    intervals = (
+        config.log_every,
+        config.evaluate_every,
+        config.sample_every,
+        config.checkpoint_every,
+    )
+    return min([stop] + [(step // every + 1) * every for every in intervals if every])
+
+
+def _take_in(
+    interval: _Interval, count: int, metrics: UpdateMetrics, seconds: float, progress: Progress
+) -> None:
+    skipped = np.asarray(metrics.skipped)[:count] > 0
+    interval.nats.append(np.asarray(metrics.nats)[:count][~skipped])
+    interval.last = UpdateMetrics(*(values[count - 1] for values in metrics))
+    interval.skipped += int(skipped.sum())
+    interval.updates += count
+    interval.seconds += seconds
+    progress.skipped += int(skipped.sum())
+    for was_skipped in skipped:
+        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if was_skipped else 0
+
+
+def _line(step: int, interval: _Interval, progress: Progress, streams: Streams) -> dict[str, Any]:
+    """A line of `metrics.jsonl`: means over the interval; rate and norm of its last update."""
+    nats = np.concatenate(interval.nats)
+    last = interval.last
+    assert last is not None
+    norm = float(last.gradient_norm)
+    return {
+        "step": step,
+        "seconds": round(progress.clock.seconds(), 3),
+        "bytes_per_second": round(interval.updates * streams.bytes_per_update / interval.seconds),
+        "train_bits_per_byte": float(nats.mean(dtype=np.float64)) / math.log(2)
+        if nats.size
+        else None,
+        "train_accuracy": float(last.accuracy),
+        "learning_rate": float(last.learning_rate),
+        "gradient_norm": norm if math.isfinite(norm) else None,
+        "skipped_updates": progress.skipped,
+    }
+
+
+def _summary(line: dict[str, Any]) -> str:
+    bits = line["train_bits_per_byte"]
+    loss = (
+        f"loss {bits * math.log(2):.3f} bpb {bits:.3f}" if bits is not None else "loss not finite"
+    )
+    skipped = f" skipped {line['skipped_updates']}" if line["skipped_updates"] else ""
+    return f"{loss} {bytes_rate(line['bytes_per_second'])}{skipped}"
+
+
+def _validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
+    result = actions.evaluate(params)
+    console.say(
+        f"validation at update {step}: {result.bits_per_byte:.4f} bits per byte "
+        f"({result.nats:.4f} nats, accuracy {result.accuracy:.1%}), "
+        f"{actions.reference(result.bits_per_byte)}"
+    )
+    return {
+        "valid_bits_per_byte": result.bits_per_byte,
+        "valid_nats": result.nats,
+        "valid_accuracy": result.accuracy,
+    }

@@ -1,0 +1,407 @@
+"""A run: from a configuration and a folder to a trained model in that folder.
+
+The folder holds config.json, metrics.jsonl, checkpoints/ and samples/. A run that finds checkpoints
+there goes on from the newest, after making sure that it is the same run.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+from absl import logging
+
+import charlstm
+from charlstm import distributed
+from charlstm.config import Config, ModelConfig
+from charlstm.data.corpus import Alphabet, Corpus, load_corpus
+from charlstm.data.ngrams import cached_ngram_levels, describe_position
+from charlstm.data.streams import DEVICE_RESIDENT_BYTES, Streams
+from charlstm.errors import TrainingFailed, UserError
+from charlstm.model import language_model
+from charlstm.model.language_model import Params
+from charlstm.sampling.decode import Decoder, Settings
+from charlstm.training import checkpoint
+from charlstm.training.checkpoint import Checkpoints, Metadata
+from charlstm.training.evaluation import Evaluator
+from charlstm.training.loop import MAX_UPDATES_PER_DISPATCH, Actions, Progress, fit
+from charlstm.training.metrics import Clock, MetricsFile, make_console
+from charlstm.training.optimizer import make_optimizer, make_schedule
+from charlstm.training.state import TrainState, init_state
+from charlstm.training.step import Forward, UpdateMetrics, make_dispatch, make_update
+
+SAMPLE_BYTES = 300
+SAMPLE_TEMPERATURE = 0.8
+# Fields that a run may be continued with other values of; all others make it another run.
+FREE_FIELDS = frozenset(
+    {
+        "data.corpus",  # the bytes themselves are compared
+        "training.num_updates",
+        "training.log_every",
+        "training.evaluate_every",
+        "training.sample_every",
+        "training.checkpoint_every",
+        "training.keep_last",
+        "training.keep_every",
+        "training.updates_per_dispatch",
+        "training.max_skipped_in_a_row",
+    }
+)
+
+
+def train(
+    config: Config, folder: Path, *, init_from: str | None = None, stop_after: int | None = None
+) -> None:
+    """Trains in `folder`, going on from its newest checkpoint if it has one.
+
+    Args:
+      config: the experiment.
+      folder: the run folder; made if need be.
+      init_from: a run or checkpoint whose weights a new run starts from.
+      stop_after: ends, saved, after this update of the full schedule.
+
+    Raises:
+      UserError: bad input, before anything is compiled or changed.
+      TrainingFailed: the run diverged.
+    """
+    # Input.
+    corpus = load_corpus(config.data.corpus, config.data.valid_size, config.data.test_size)
+    alphabet = Alphabet.of(config.model.alphabet, corpus.data)
+    text = corpus.split("train")
+    streams = Streams(len(text), config.data.num_streams, config.data.window_length)
+    corpus.split("valid")  # raises if nothing is held out
+
+    # Devices.
+    mesh = distributed.make_mesh(config.data.num_streams)
+    compute_dtype = dtype_of(config.model)
+    _make_folder(folder)
+
+    with jax.set_mesh(mesh):
+        # State: new, from another model's weights, or as this run left it.
+        optimizer = make_optimizer(config.optimizer)
+        initialise = _initialiser(config, alphabet, optimizer)
+        checkpoints = Checkpoints(folder, config.training.keep_last, config.training.keep_every)
+        progress = Progress(Clock())
+        step = checkpoints.latest_step()
+        if step is not None:
+            metadata = checkpoints.metadata(step)
+            _require_same_run(folder, metadata, config, corpus, alphabet)
+            state = checkpoints.restore(step, _abstract(initialise, mesh))
+            progress = Progress(Clock(metadata.clock["seconds"]), metadata.clock["skipped"])
+            logging.info("going on from update %d of %s", step, folder)
+        else:
+            start = None if init_from is None else _read_weights(init_from, config, alphabet, mesh)
+            state = initialise(jnp.uint32(config.training.seed))
+            if start is not None:
+                state = TrainState(state.step, start, optimizer.init(start), state.carry, state.key)
+                logging.info("starting from the weights of %s", init_from)
+        _write_json(folder / "config.json", config.to_json())
+        stop = min(stop_after or config.training.num_updates, config.training.num_updates)
+        first_step = step or 0
+        if first_step >= stop:
+            logging.info("nothing to do: %s is at update %d of %d", folder, first_step, stop)
+            checkpoints.close()
+            return
+
+        # The update, compiled before the first step.
+        forward = Forward(
+            compute_dtype=compute_dtype,
+            recurrence_name=config.model.recurrence,
+            dropout=config.model.dropout,
+            dropout_kind=config.model.dropout_kind,
+            encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
+        )
+        schedule = make_schedule(config.optimizer, config.training.num_updates)
+        update = make_update(forward, optimizer, schedule)
+        dispatch = compile_dispatch(update, streams, text, state, mesh)
+        _introduce(config, corpus, alphabet, state, mesh)
+
+        # Train.
+        actions = _actions(config, folder, corpus, alphabet, mesh, checkpoints, progress)
+        metrics_file = MetricsFile(folder, first_step)
+        console = make_console(config.training.num_updates, first_step)
+        try:
+            with jax.transfer_guard("disallow"):
+                fit(
+                    state,
+                    dispatch,
+                    streams,
+                    config.training,
+                    stop,
+                    actions,
+                    progress,
+                    metrics_file,
+                    console,
+                )
+            checkpoints.wait()
+        finally:
+            console.close()
+            metrics_file.close()
+            checkpoints.close()
+
+
+def dtype_of(model: ModelConfig) -> Any:
+    """The compute dtype that `model.compute_dtype` stands for on this machine."""
+    if model.compute_dtype == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(model.compute_dtype)
+
+
+def one_device() -> jax.sharding.Sharding:
+    """Where a model lives that is not being trained."""
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def compile_dispatch(
+    update: Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]],
+    streams: Streams,
+    text: np.ndarray,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[TrainState, int, int], tuple[TrainState, UpdateMetrics]]:
+    """The dispatch as the loop calls it, (state, step, count), compiled for this state's shapes.
+
+    A text of up to `DEVICE_RESIDENT_BYTES` is put on every device; windows of a larger one are
+    read on the host for each dispatch.
+    """
+    whole = distributed.replicated(mesh)
+
+    def put(number: int, dtype: Any) -> jax.Array:
+        return jax.device_put(np.asarray(number, dtype), whole)
+
+    on_device = len(text) <= DEVICE_RESIDENT_BYTES
+    dispatch = make_dispatch(update, streams, MAX_UPDATES_PER_DISPATCH, on_device=on_device)
+    if on_device:
+        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
+        first = jax.device_put(streams.first_places(), by_stream)
+        resident = jax.device_put(np.ascontiguousarray(text), whole)
+        zero = put(0, np.int32), put(0, np.uint32)
+        compiled = dispatch.lower(state, *zero, first, resident).compile()
+
+        def call(state: TrainState, step: int, count: int) -> tuple[TrainState, UpdateMetrics]:
+            offset = put(streams.offset(step), np.uint32)
+            return compiled(state, put(count, np.int32), offset, first, resident)
+
+        return call
+
+    split = distributed.split_streams(mesh, axis=2, ndim=3)
+    shape = (MAX_UPDATES_PER_DISPATCH, streams.window_length + 1, streams.num_streams)
+    abstract = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
+    compiled_host = dispatch.lower(state, put(0, np.int32), abstract).compile()
+
+    def call_host(state: TrainState, step: int, count: int) -> tuple[TrainState, UpdateMetrics]:
+        windows = np.zeros(shape, np.uint8)
+        for index in range(count):
+            windows[index] = streams.window(text, step + index)
+        return compiled_host(state, put(count, np.int32), jax.device_put(windows, split))
+
+    return call_host
+
+
+def _initialiser(
+    config: Config, alphabet: Alphabet, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], TrainState]:
+    """The jitted function seed → state before the first update."""
+
+    def initialise(seed: jax.Array) -> TrainState:
+        return init_state(
+            config.model,
+            alphabet.size,
+            config.data.num_streams,
+            optimizer,
+            seed,
+            axis=distributed.DATA_AXIS,
+        )
+
+    return jax.jit(initialise)
+
+
+def _abstract(initialise: Callable[[jax.Array], TrainState], mesh: jax.sharding.Mesh) -> Any:
+    """The shapes, dtypes and shardings of a state on these devices, and none of its numbers."""
+    shapes = jax.eval_shape(initialise, jax.ShapeDtypeStruct((), jnp.uint32))
+
+    def on_devices(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
+        sharding = jax.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(on_devices, shapes)
+
+
+def _actions(
+    config: Config,
+    folder: Path,
+    corpus: Corpus,
+    alphabet: Alphabet,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Actions:
+    """What the loop does between dispatches."""
+    compute_dtype = dtype_of(config.model)
+    evaluator = Evaluator(
+        corpus.data,
+        *corpus.bounds.valid,
+        alphabet,
+        mesh,
+        compute_dtype=compute_dtype,
+        recurrence_name=config.model.recurrence,
+    )
+    decoder = Decoder(1, Settings(temperature=SAMPLE_TEMPERATURE), compute_dtype)
+    # Samples follow the text's own first byte: a prompt that every corpus has.
+    prompt = alphabet.encode(corpus.data[:1])
+
+    def sample(params: Params, step: int) -> str:
+        with jax.transfer_guard("allow"):
+            pieces = decoder(params, prompt, SAMPLE_BYTES, config.training.seed)
+            drawn = alphabet.decode(np.concatenate([piece[0] for piece in pieces]))
+        (folder / "samples").mkdir(exist_ok=True)
+        (folder / "samples" / f"{step:08d}.txt").write_bytes(drawn)
+        return f"sample at update {step}:\n{drawn.decode('utf-8', errors='replace')}\n"
+
+    all_finite = jax.jit(
+        lambda params: jnp.all(
+            jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)])
+        )
+    )
+
+    def save(state: TrainState, step: int, metrics: dict[str, float]) -> None:
+        if not jax.device_get(all_finite(state.params)):
+            raise TrainingFailed(
+                f"the parameters are not finite at update {step}: the run ends and its checkpoints "
+                "are as they were; lower optimizer.learning_rate and start from the last one"
+            )
+        metadata = Metadata(
+            config=config,
+            alphabet=alphabet,
+            corpus={
+                "name": corpus.name,
+                "sha256": corpus.sha256,
+                "num_bytes": len(corpus.data),
+            },
+            clock={"seconds": progress.clock.seconds(), "skipped": progress.skipped},
+            metrics=metrics,
+            versions=versions(),
+        )
+        with jax.transfer_guard("allow"):
+            checkpoints.save(state, step, metadata)
+
+    levels = cached_ngram_levels(corpus, "valid")
+    return Actions(
+        evaluate=evaluator,
+        sample=sample,
+        save=save,
+        reference=lambda bits: describe_position(bits, levels),
+    )
+
+
+def _read_weights(
+    source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
+) -> Params:
+    """The weights of another run, if they fit this one."""
+    folder = checkpoint.resolve(source)
+    metadata = checkpoint.read_metadata(folder)
+    wanted, found = config.model, metadata.config.model
+    for name in ("num_layers", "hidden_size"):
+        if getattr(wanted, name) != getattr(found, name):
+            raise UserError(
+                f"--init_from={source} has model.{name}={getattr(found, name)}, this run "
+                f"{getattr(wanted, name)}: set --config.model.{name}={getattr(found, name)}"
+            )
+    if metadata.alphabet.symbols != alphabet.symbols:
+        raise UserError(
+            f"--init_from={source} has an alphabet of {metadata.alphabet.size} bytes "
+            f"({metadata.alphabet.kind}), this run another of {alphabet.size} ({alphabet.kind}): "
+            "weights move between texts only with model.alphabet=bytes on both sides"
+        )
+    return checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
+
+
+def _require_same_run(
+    folder: Path, metadata: Metadata, config: Config, corpus: Corpus, alphabet: Alphabet
+) -> None:
+    """Raises `UserError` unless the checkpoint's run is the one asked for."""
+    saved = metadata.config.flat()
+    differing = [
+        f"{field} was {saved[field]!r} and is now {value!r}"
+        for field, value in config.flat().items()
+        if field not in FREE_FIELDS and saved[field] != value
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} holds another run: {'; '.join(differing)}; set it back, or choose another "
+            "--workdir (--init_from takes the weights along)"
+        )
+    if metadata.corpus["sha256"] != corpus.sha256:
+        raise UserError(
+            f"the text of {folder} has changed: it was {metadata.corpus['name']} with "
+            f"{metadata.corpus['num_bytes']} bytes, sha256 {metadata.corpus['sha256'][:12]}…, and "
+            f"{corpus.name} has {len(corpus.data)} bytes, sha256 {corpus.sha256[:12]}…; bring the "
+            "old text back, or choose another --workdir (--init_from takes the weights along)"
+        )
+    if saved["training.num_updates"] != config.training.num_updates:
+        logging.info(
+            "training.num_updates was %d and is now %d: the schedule of the learning rate changes",
+            saved["training.num_updates"],
+            config.training.num_updates,
+        )
+
+
+def _introduce(
+    config: Config,
+    corpus: Corpus,
+    alphabet: Alphabet,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+) -> None:
+    """Says in a few lines what is about to be trained on what."""
+    model, devices = config.model, mesh.devices.flat
+    logging.info(
+        "model: %d × LSTM(%d), %d symbols, %s parameters, %s",
+        model.num_layers,
+        model.hidden_size,
+        alphabet.size,
+        f"{language_model.num_parameters(state.params):,}",
+        jnp.dtype(dtype_of(model)).name,
+    )
+    logging.info(
+        "data: %s, %s bytes to train on, %s for validation; %d streams × %d bytes an update",
+        corpus.name,
+        f"{len(corpus.split('train')):,}",
+        f"{len(corpus.split('valid')):,}",
+        config.data.num_streams,
+        config.data.window_length,
+    )
+    logging.info("devices: %d × %s", mesh.size, devices[0].device_kind)
+
+
+def versions() -> dict[str, str]:
+    """Versions of charlstm and of the libraries that its numbers depend on."""
+    modules = {"jax": jax, "flax": flax, "optax": optax, "orbax": orbax.checkpoint}
+    found = {name: module.__version__ for name, module in modules.items()}
+    return {"charlstm": charlstm.__version__} | found
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror}): choose another --workdir"
+        ) from error
+
+
+def _write_json(path: Path, values: Any) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(draft, path)

@@ -1,0 +1,154 @@
+"""One update of the parameters, and a dispatch: several updates in one jitted call."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from charlstm.data.streams import Streams
+from charlstm.model import language_model
+from charlstm.model.language_model import Params
+from charlstm.model.recurrence import Carry
+from charlstm.training.state import TrainState
+
+
+class UpdateMetrics(NamedTuple):
+    """What one update, or each update of a dispatch [K], has to report; float32 on the device."""
+
+    nats: jax.Array  # mean negative log-likelihood of the window's bytes
+    accuracy: jax.Array  # share of them that were the likeliest
+    gradient_norm: jax.Array  # global norm before clipping
+    learning_rate: jax.Array
+    skipped: jax.Array  # 1 if loss or gradient was not finite and nothing was changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """How a window is run through the network in training."""
+
+    compute_dtype: Any
+    recurrence_name: str
+    dropout: float
+    dropout_kind: str
+    encode_table: jax.Array | None  # uint8 [256], byte → symbol; None: bytes are the symbols
+
+    def loss(
+        self, params: Params, carry: Carry, window: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Carry]]:
+        """The mean nats of a window's next bytes.
+
+        Args:
+          params: float32.
+          carry: the state before the window.
+          window: uint8 [T+1, B]; row t+1 holds the targets of row t.
+          key: a key of this window's own, for dropout.
+
+        Returns:
+          The loss, and (accuracy, carry after the window).
+        """
+        symbols = window if self.encode_table is None else encode(self.encode_table, window)
+        inputs, targets = symbols[:-1], symbols[1:]
+        num_layers, _, hidden_size = carry["h"].shape
+        masks = language_model.dropout_masks(
+            key,
+            self.dropout,
+            self.dropout_kind,
+            (num_layers, *inputs.shape, hidden_size),
+            axis=jax.typeof(carry["h"]).sharding.spec[1],
+        )
+        logits, carry = language_model.apply(
+            params,
+            carry,
+            inputs,
+            masks,
+            compute_dtype=self.compute_dtype,
+            recurrence_name=self.recurrence_name,
+        )
+        nats, correct = language_model.next_symbol_nats(logits, targets)
+        return jnp.mean(nats), (jnp.mean(correct.astype(jnp.float32)), carry)
+
+
+def encode(table: jax.Array, text: jax.Array) -> jax.Array:
+    """Symbols of bytes: uint8 of any shape and sharding, by the table uint8 [256]."""
+    spec = jax.typeof(text).sharding.spec
+    sharding = None if jax.sharding.get_abstract_mesh().empty else spec
+    return table.at[text.astype(jnp.int32)].get(out_sharding=sharding, mode="promise_in_bounds")
+
+
+def make_update(
+    forward: Forward, optimizer: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]]:
+    """The pure function (state, window [T+1, B]) → (state, metrics) of one update.
+
+    An update whose loss or gradient is not finite changes nothing but the step: parameters,
+    optimizer state and carry stay as they were.
+    """
+
+    def update(state: TrainState, window: jax.Array) -> tuple[TrainState, UpdateMetrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        (nats, (accuracy, carry)), gradients = jax.value_and_grad(forward.loss, has_aux=True)(
+            state.params, state.carry, window, key
+        )
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(nats) & jnp.isfinite(norm)
+        direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        rate = schedule(state.step)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        changed = (params, opt_state, carry)
+        before = (state.params, state.opt_state, state.carry)
+        params, opt_state, carry = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), changed, before
+        )
+        metrics = UpdateMetrics(nats, accuracy, norm, rate, 1.0 - finite.astype(jnp.float32))
+        return TrainState(state.step + 1, params, opt_state, carry, state.key), metrics
+
+    return update
+
+
+def make_dispatch(
+    update: Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]],
+    streams: Streams,
+    max_updates: int,
+    *,
+    on_device: bool,
+) -> Any:
+    """A jitted function that makes `count` ≤ `max_updates` updates, the state donated.
+
+    The count is an argument and no constant, so that one compiled program serves every length, and
+    the parameters do not depend on how a run was cut into dispatches.
+
+    Returns:
+      With the text on the device: (state, count, offset, first_places, text uint8 [N]) →
+      (state, metrics [K]); else (state, count, windows uint8 [K, T+1, B]) → the same. Metrics
+      beyond `count` are zero.
+    """
+
+    def run(
+        state: TrainState, count: jax.Array, window_of: Callable[[jax.Array], jax.Array]
+    ) -> tuple[TrainState, UpdateMetrics]:
+        def body(index: jax.Array, loop: tuple[TrainState, UpdateMetrics]) -> Any:
+            state, buffers = loop
+            state, metrics = update(state, window_of(index))
+            return state, jax.tree.map(lambda b, m: b.at[index].set(m), buffers, metrics)
+
+        buffers = UpdateMetrics(*(jnp.zeros(max_updates) for _ in UpdateMetrics._fields))
+        return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+    def from_device(
+        state: TrainState, count: jax.Array, offset: jax.Array, first: jax.Array, text: jax.Array
+    ) -> tuple[TrainState, UpdateMetrics]:
+        def window_of(index: jax.Array) -> jax.Array:
+            moved = index.astype(jnp.uint32) * jnp.uint32(streams.window_length)
+            return streams.window_on_device(text, (offset + moved) % streams.num_bytes, first)
+
+        return run(state, count, window_of)
+
+    def from_host(
+        state: TrainState, count: jax.Array, windows: jax.Array
+    ) -> tuple[TrainState, UpdateMetrics]:
+        return run(state, count, lambda index: windows[index])
+
+    return jax.jit(from_device if on_device else from_host, donate_argnums=0)

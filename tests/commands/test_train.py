@@ -1,0 +1,279 @@
+"""`charlstm train` as users run it: real processes, real files, real signals."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+from charlstm.training import checkpoint
+from charlstm.training.run import one_device
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(folder, step):
+    """All numbers of the model at `step`, in one array."""
+    import jax
+
+    saved = folder / "checkpoints" / str(step)
+    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+
+
+@pytest.fixture
+def train(charlstm, text_file):
+    def run(folder, *arguments, corpus=text_file, **options):
+        return charlstm(
+            "train", f"--corpus={corpus}", f"--workdir={folder}", *TINY, *arguments, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(charlstm, text_file, tmp_path_factory):
+    """A run folder of one process from the first to the last update."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    done = charlstm("train", f"--corpus={text_file}", f"--workdir={folder}", *TINY)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_refused(done, *says):
+    """Exit code 2 and one line on standard error, beside plain notes on the way there."""
+    assert done.returncode == 2, done.stderr
+    complaint = [line for line in done.stderr.splitlines() if line.startswith("charlstm: ")]
+    assert len(complaint) == 1 and "Traceback" not in done.stderr, done.stderr
+    for words in says:
+        assert words in complaint[0]
+
+
+def test_a_run_leaves_its_folder_complete(uninterrupted):
+    lines = metrics(uninterrupted)
+    assert [line["step"] for line in lines] == list(range(5, 45, 5))
+    for line in lines:
+        assert line["bytes_per_second"] > 0
+        assert 0 < line["train_bits_per_byte"] < 9
+        evaluated = line["step"] % 20 == 0
+        for key in ("valid_bits_per_byte", "valid_nats", "valid_accuracy"):
+            assert (key in line) == evaluated
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    assert lines[-1]["train_bits_per_byte"] < lines[0]["train_bits_per_byte"]
+    config = json.loads((uninterrupted / "config.json").read_text())
+    assert config["model"]["hidden_size"] == 16
+    assert {entry.name for entry in uninterrupted.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+    }
+
+
+def test_samples_are_written(trained):
+    samples = sorted(entry.name for entry in (trained / "samples").iterdir())
+    assert samples == ["00000020.txt", "00000040.txt"]
+
+
+def test_stopped_and_continued_equals_uninterrupted(train, uninterrupted, tmp_path):
+    assert train(tmp_path, "--stop_after=13").returncode == 0
+    assert metrics(tmp_path)[-1]["step"] == 13
+    assert (tmp_path / "checkpoints" / "13").is_dir()
+    done = train(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (parameters(tmp_path, 40) == parameters(uninterrupted, 40)).all()
+    lines, whole = metrics(tmp_path), metrics(uninterrupted)
+    assert lines[-1]["valid_bits_per_byte"] == whole[-1]["valid_bits_per_byte"]
+
+
+def test_killed_at_random_moments_equals_uninterrupted(
+    uninterrupted, text_file, environment, tmp_path
+):
+    """SIGKILL again and again, wherever it falls: start-up, compilation, update, save."""
+    command = [sys.executable, "-m", "charlstm", "train", f"--corpus={text_file}"]
+    command += [f"--workdir={tmp_path}", *TINY]
+    seed = int.from_bytes(os.urandom(2), "little")
+    print("moments drawn with seed", seed)  # shown if the test fails
+    moments = random.Random(seed)
+    kills = 0
+    for _ in range(4):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        # A moment after some number of checkpoints are there, so that every phase is met.
+        wanted = moments.choice([0, 1, 2])
+        seen = {entry.name for entry in checkpoints_of(tmp_path)}
+        until = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < until:
+            if len({entry.name for entry in checkpoints_of(tmp_path)} - seen) >= wanted:
+                break
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.3))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills > 0
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (parameters(tmp_path, 40) == parameters(uninterrupted, 40)).all()
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(5, 45, 5))
+
+
+def checkpoints_of(folder):
+    saved = folder / "checkpoints"
+    return [entry for entry in saved.iterdir() if entry.name.isdigit()] if saved.is_dir() else []
+
+
+def test_a_finished_run_is_left_alone(train, trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    before = (folder / "metrics.jsonl").read_text()
+    done = train(folder, "--config.model.alphabet=corpus")
+    assert done.returncode == 0 and "nothing to do" in done.stderr
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_last_best_and_permanent_checkpoints_are_kept(train, tmp_path):
+    done = train(tmp_path, "--config.training.keep_last=1", "--config.training.keep_every=20")
+    assert done.returncode == 0, done.stderr
+    steps = sorted(int(entry.name) for entry in checkpoints_of(tmp_path))
+    assert steps == [20, 40]
+
+
+def test_weights_of_another_run_start_a_new_one(train, uninterrupted, tmp_path):
+    done = train(tmp_path, f"--init_from={uninterrupted}", "--stop_after=5")
+    assert done.returncode == 0, done.stderr
+    # The new run begins where the other had come to.
+    assert (
+        metrics(tmp_path)[0]["train_bits_per_byte"]
+        < metrics(uninterrupted)[2]["train_bits_per_byte"]
+    )
+
+
+def test_print_config_shows_the_result_and_stops(charlstm, tmp_path):
+    done = charlstm(
+        "train", f"--workdir={tmp_path / 'x'}", "--config.model.hidden_size", "99", "--print_config"
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["model"]["hidden_size"] == 99
+    assert not (tmp_path / "x").exists()
+
+
+DIVERGING = (
+    "--config.optimizer.name=sgd",
+    "--config.optimizer.learning_rate=1e30",
+    "--config.optimizer.clip_norm=0",
+)
+
+
+def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(train, tmp_path):
+    limit = "--config.training.max_skipped_in_a_row=7"
+    done = train(tmp_path, *DIVERGING, limit, "--config.training.checkpoint_every=0")
+    assert done.returncode == 1
+    complaint = done.stderr.splitlines()[-1]
+    assert "in a row" in complaint and "optimizer.learning_rate" in complaint
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_parameters_that_are_not_finite_are_never_saved(train, uninterrupted, tmp_path):
+    weights = f"--init_from={uninterrupted}"
+    done = train(tmp_path, weights, *DIVERGING, "--config.training.checkpoint_every=1")
+    assert done.returncode == 1
+    assert "optimizer.learning_rate" in done.stderr.splitlines()[-1]
+    for saved in checkpoints_of(tmp_path):
+        assert np.isfinite(parameters(tmp_path, int(saved.name))).all()
+
+
+class TestBadInput:
+    """One line, exit code 2, nothing lost."""
+
+    def test_no_such_file(self, train, tmp_path):
+        assert_refused(train(tmp_path, corpus=tmp_path / "absent.txt"), "absent.txt")
+
+    def test_unknown_corpus(self, train, tmp_path):
+        assert_refused(train(tmp_path, corpus="shakespear"), "shakespeare")
+
+    def test_empty_file(self, train, tmp_path):
+        (tmp_path / "empty.txt").touch()
+        assert_refused(train(tmp_path / "run", corpus=tmp_path / "empty.txt"), "empty")
+
+    def test_text_shorter_than_a_window(self, train, tmp_path):
+        (tmp_path / "short.txt").write_text("to be")
+        done = train(tmp_path / "run", corpus=tmp_path / "short.txt")
+        assert_refused(done)
+
+    def test_training_split_shorter_than_a_window(self, train, tmp_path):
+        (tmp_path / "short.txt").write_text("to be or not " * 4)
+        done = train(
+            tmp_path / "run",
+            "--config.data.window_length=60",
+            corpus=tmp_path / "short.txt",
+        )
+        assert_refused(done, "data.window_length")
+
+    def test_unknown_field(self, train, tmp_path):
+        done = train(tmp_path, "--config.model.hiddensize=3")
+        assert_refused(done, "did you mean model.hidden_size")
+
+    def test_wrong_type(self, train, tmp_path):
+        done = train(tmp_path, "--config.model.hidden_size=big")
+        assert_refused(done, "model.hidden_size=big", "whole number")
+
+    def test_unknown_flag_and_command(self, charlstm):
+        assert_refused(charlstm("train", "--wrokdir=x"), "wrokdir")
+        assert_refused(charlstm("trian"), "did you mean train")
+
+    def test_unwritable_run_folder(self, train, tmp_path):
+        (tmp_path / "file").touch()
+        assert_refused(train(tmp_path / "file" / "run"), "--workdir")
+
+    def test_corpus_changed_under_a_run(self, train, trained, text_file, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(trained, folder)
+        changed = tmp_path / "changed.txt"
+        changed.write_bytes(text_file.read_bytes()[::-1])
+        before = snapshot(folder)
+        done = train(folder, "--config.model.alphabet=corpus", corpus=changed)
+        assert_refused(done, "has changed", "--init_from")
+        assert snapshot(folder) == before
+
+    def test_other_sizes_under_a_run(self, train, trained, tmp_path):
+        folder = tmp_path / "run"
+        shutil.copytree(trained, folder)
+        before = snapshot(folder)
+        done = train(folder, "--config.model.alphabet=corpus", "--config.model.hidden_size=17")
+        assert_refused(done, "model.hidden_size was 16 and is now 17")
+        assert snapshot(folder) == before
+
+    def test_weights_that_do_not_fit(self, train, trained, tmp_path):
+        done = train(tmp_path / "run", f"--init_from={trained}")
+        assert_refused(done, "alphabet")
+
+    def test_truncated_checkpoint(self, train, trained, tmp_path):
+        """Each file of the newest checkpoint cut short in turn; none may be taken for whole."""
+        origin = trained / "checkpoints" / "40"
+        files = [path for path in origin.rglob("*") if path.is_file() and path.stat().st_size]
+        needed = [path for path in files if path.stat().st_size > 200]
+        assert len(needed) >= 3
+        largest = max(needed, key=lambda path: path.stat().st_size)
+        folder = tmp_path / "run"
+        shutil.copytree(trained, folder)
+        victim = folder / "checkpoints" / "40" / largest.relative_to(origin)
+        os.truncate(victim, victim.stat().st_size // 2)
+        before = snapshot(folder)
+        done = train(folder, "--config.model.alphabet=corpus", "--config.training.num_updates=50")
+        assert_refused(done, "checkpoints/40", "damaged")
+        assert snapshot(folder) == before
+
+
+def snapshot(folder):
+    """Every file below the folder with its content."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
