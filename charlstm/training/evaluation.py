@@ -107,14 +107,15 @@ class Evaluator:
             return
         bounds = self._start + np.arange(self._rows + 1) * self.num_bytes // self._rows
         first, last = bounds[:-1], bounds[1:]
-        steps = WARM_UP + int(np.max(last - first))
+        read_from = np.maximum(first - WARM_UP, 0)  # each row's first target
+        steps = int(np.max(last - read_from))
         split = distributed.split_streams(self._mesh, axis=2, ndim=3)
         kept = []
         for begin in range(0, steps, CHUNK * WINDOW_LENGTH):
-            # Input t of row r is byte first[r] - WARM_UP - 1 + t, its target the byte after it.
+            # Input t of row r is byte read_from[r] - 1 + t, its target the byte after it.
             windows = begin + np.arange(CHUNK)[:, None] * WINDOW_LENGTH
             steps_of = windows + np.arange(WINDOW_LENGTH + 1)
-            places = steps_of[..., None] + (first - WARM_UP - 1)
+            places = steps_of[..., None] + read_from - 1
             targets = places[:, 1:]
             scored = (targets >= first) & (targets < last)
             chunk = jax.device_put((self._symbols(places), scored), split)

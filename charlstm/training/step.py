@@ -92,7 +92,7 @@ def make_update(
         (nats, (accuracy, carry)), gradients = jax.value_and_grad(forward.loss, has_aux=True)(
             state.params, state.carry, window, key
         )
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(nats) & jnp.isfinite(norm)
         direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         rate = schedule(state.step)
