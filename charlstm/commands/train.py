@@ -29,6 +29,9 @@ _INIT_FROM = flags.DEFINE_string(
 _STOP_AFTER = flags.DEFINE_integer(
     "stop_after", None, "Save and end after this update; the same command without it goes on.", 1
 )
+_NUM_CPU_DEVICES = flags.DEFINE_integer(
+    "num_cpu_devices", 0, "Devices that the CPU is split into; 0 chooses.", 0
+)
 _PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configuration and end.")
 
 _overrides: dict[str, str] = {}
@@ -50,7 +53,12 @@ def main(argv: Sequence[str]) -> None:
         return
     name = Path(_CONFIG.value).stem
     folder = Path(_WORKDIR.value or f"runs/{name}")
-    from charlstm.training.run import train  # jax is loaded only once the flags are known good
+    # jax is loaded only once the flags are known good.
+    from charlstm import distributed
+    from charlstm.training.run import train
+
+    sizes = config.model.hidden_size, config.data.num_streams
+    distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or distributed.cpu_devices_for(*sizes))
 
     train(config, folder, init_from=_INIT_FROM.value, stop_after=_STOP_AFTER.value)
 

@@ -22,16 +22,33 @@ from charlstm.sharding import dimension, specify
 Params = dict[str, Any]
 
 
+# Standard deviation of the first layer's pre-activations, and, times 1/√H, of the other layers'
+# weight_ih and of the head. Inputs that drive the gates from the first update on save many updates:
+# after 500 of them a 1 × 256 model of Shakespeare was at 2.43 bits per byte with a gain of 2, at 2.70
+# with a gain of 1, and at 3.40 with 1/√H for the one-hot rows too.
+INIT_GAIN = 2.0
+
+
 class LSTMLayer(nnx.Module):
     """The parameters of one layer, gates in the order i, f, g, o along the last axis."""
 
-    def __init__(self, input_size: int, hidden_size: int, forget_bias: float, *, rngs: nnx.Rngs):
-        uniform = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
-        scale = hidden_size**-0.5
-        gates = 4 * hidden_size
-        self.weight_ih = nnx.Param(scale * uniform(rngs.params(), (input_size, gates)))
-        self.weight_hh = nnx.Param(scale * uniform(rngs.params(), (hidden_size, gates)))
-        bias = jnp.zeros(gates).at[hidden_size : 2 * hidden_size].set(forget_bias)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        forget_bias: float,
+        *,
+        one_hot: bool,
+        rngs: nnx.Rngs,
+    ):
+        # Of a one-hot input a single row counts, of another all of them.
+        deviation = INIT_GAIN if one_hot else INIT_GAIN * input_size**-0.5
+        input_init = nnx.initializers.normal(deviation)
+        self.weight_ih = nnx.Param(input_init(rngs.params(), (input_size, 4 * hidden_size)))
+        gate_init = nnx.initializers.orthogonal()
+        recurrent = [gate_init(rngs.params(), (hidden_size, hidden_size)) for _ in range(4)]
+        self.weight_hh = nnx.Param(jnp.concatenate(recurrent, axis=1))
+        bias = jnp.zeros(4 * hidden_size).at[hidden_size : 2 * hidden_size].set(forget_bias)
         self.bias = nnx.Param(bias)
 
 
@@ -58,12 +75,11 @@ class LanguageModel(nnx.Module):
         sizes = [alphabet_size] + [hidden_size] * (num_layers - 1)
         self.layers = nnx.Dict(
             {
-                str(index): LSTMLayer(size, hidden_size, forget_bias, rngs=rngs)
+                str(index): LSTMLayer(size, hidden_size, forget_bias, one_hot=index == 0, rngs=rngs)
                 for index, size in enumerate(sizes)
             }
         )
-        # A small head: the first predictions are close to uniform.
-        kernel_init = nnx.initializers.normal(0.1 * hidden_size**-0.5)
+        kernel_init = nnx.initializers.normal(INIT_GAIN * hidden_size**-0.5)
         self.head = nnx.Linear(hidden_size, alphabet_size, kernel_init=kernel_init, rngs=rngs)
 
 

@@ -145,14 +145,17 @@ def test_initial_parameters_have_the_shapes_and_the_forget_bias_asked_for():
     assert (bias[1024:2048] == 1).all() and (bias[:1024] == 0).all() and (bias[2048:] == 0).all()
 
 
-def test_untrained_model_predicts_nearly_uniformly():
+def test_initial_weights_have_the_deviations_that_the_gain_says():
     params = language_model.init_params(
         jax.random.key(1), alphabet_size=256, num_layers=2, hidden_size=64, forget_bias=1.0
     )
-    symbols = np.random.default_rng(0).integers(0, 256, (33, 8)).astype(np.uint8)
-    logits, _ = language_model.apply(params, language_model.zero_carry(params, 8), symbols[:-1])
-    nats, _ = language_model.next_symbol_nats(logits, symbols[1:])
-    np.testing.assert_allclose(nats.mean(), np.log(256), rtol=1e-2)
+    gain = language_model.INIT_GAIN
+    lower, upper = params["layers"]["0"], params["layers"]["1"]
+    np.testing.assert_allclose(jnp.std(lower["weight_ih"]), gain, rtol=0.02)
+    np.testing.assert_allclose(jnp.std(upper["weight_ih"]), gain / 8, rtol=0.02)
+    np.testing.assert_allclose(jnp.std(params["head"]["kernel"]), gain / 8, rtol=0.02)
+    for gate in jnp.split(upper["weight_hh"], 4, axis=1):
+        np.testing.assert_allclose(gate @ gate.T, np.eye(64), atol=1e-5)
 
 
 def test_dropout_masks_drop_the_rate_and_keep_the_mean():
