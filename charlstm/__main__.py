@@ -3,14 +3,14 @@
 import ast
 import difflib
 import importlib
-import os
 import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from logging import ERROR, Formatter
+from logging import Formatter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -19,17 +19,12 @@ from charlstm.errors import TrainingFailed, UserError
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def run() -> None:
     """Runs the command that the process's arguments name, and exits with its code."""
-    code = main(sys.argv)
-    if code:
-        # All is said and saved. An orderly shutdown would only let the reader threads of a
-        # damaged checkpoint complain behind the one line that the user needs.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.exit(main(sys.argv))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, TrainingFailed) as error:
         print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        print("charlstm: interrupted; a run goes on from its last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         return 0
@@ -57,14 +55,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _set_up_logging() -> None:
-    """Our own notes on standard error, plain; the libraries' notes to their developers nowhere."""
+    """Our own notes on standard error, plain; the libraries' notes to their developers nowhere.
+
+    What goes wrong in a library reaches us as an exception, and the user as our one line.
+    """
     package = str(Path(__file__).parent)
     handler = logging.get_absl_handler()
-    handler.addFilter(lambda record: record.pathname.startswith(package) or record.levelno >= ERROR)
+    handler.addFilter(lambda record: record.pathname.startswith(package))
     handler.setFormatter(Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     warnings.filterwarnings("ignore", module="jax|flax|orbax")
+    sys.unraisablehook = _unraisablehook
+
+
+def _unraisablehook(unraisable: Any) -> None:
+    """Python's own, but for the reads and writes that outlive a failed checkpoint.
+
+    When one file of a checkpoint cannot be read or written, others are still under way; each of
+    them finds the event loop of the failed call closed, after we have said what the matter is.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _flags_parser(module: ModuleType) -> Callable[[list[str]], list[str]]:

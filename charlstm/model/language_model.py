@@ -22,10 +22,10 @@ from charlstm.sharding import dimension, specify
 Params = dict[str, Any]
 
 
-# Standard deviation of the first layer's pre-activations, and, times 1/√H, of the other layers'
+# Standard deviation of the first layer's pre-activations and, times 1/√H, of the other layers'
 # weight_ih and of the head. Inputs that drive the gates from the first update on save many updates:
-# after 500 of them a 1 × 256 model of Shakespeare was at 2.43 bits per byte with a gain of 2, at 2.70
-# with a gain of 1, and at 3.40 with 1/√H for the one-hot rows too.
+# after 500 of them a 1 × 256 model of Shakespeare was at 2.43 bits per byte with a gain of 2, at
+# 2.70 with a gain of 1, and at 3.40 with 1/√H for the one-hot rows too.
 INIT_GAIN = 2.0
 
 

@@ -232,7 +232,7 @@ class _writing:
         if isinstance(error, Exception):
             logging.debug("saving failed", exc_info=error)
             raise UserError(
-                f"could not save to {self._folder}: {_first_line(error)}; make room or choose "
+                f"could not save to {self._folder}: {_reason(error)}; make room or choose "
                 "another --workdir; checkpoints saved before are intact, and the same command "
                 "goes on from the last of them"
             ) from error
@@ -251,10 +251,12 @@ def _reading(folder: Path, read: Callable[[], T]) -> T:
         logging.debug("reading %s failed", folder, exc_info=error)
         raise UserError(
             f"the checkpoint {folder} is damaged or no checkpoint of charlstm "
-            f"({_first_line(error)}); move it away to use the one before it"
+            f"({_reason(error)}); move it away to use the one before it"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    if "No space left on device" in str(error):
+        return "no space left on device"
     text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
     return text if len(text) <= 120 else text[:117] + "..."

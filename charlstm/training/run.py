@@ -141,6 +141,11 @@ def train(
                     console,
                 )
             checkpoints.wait()
+        except OSError as error:
+            raise UserError(
+                f"could not write to {folder} ({error.strerror}): make room or choose another "
+                "--workdir; the same command goes on from the last checkpoint"
+            ) from error
         finally:
             console.close()
             metrics_file.close()

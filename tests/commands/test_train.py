@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,18 @@ class TestBadInput:
     def test_unwritable_run_folder(self, train, tmp_path):
         (tmp_path / "file").touch()
         assert_refused(train(tmp_path / "file" / "run"), "--workdir")
+
+    def test_no_room_for_a_checkpoint(self, train, tmp_path):
+        """As on a full disk: from some size on, a file cannot be written."""
+
+        def limit_file_size():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        large = "--config.model.hidden_size=200"
+        done = train(tmp_path, large, preexec_fn=limit_file_size)
+        assert_refused(done, "could not save", "--workdir")
+        # With room again, the same command ends well.
+        assert train(tmp_path, large).returncode == 0
 
     def test_corpus_changed_under_a_run(self, train, trained, text_file, tmp_path):
         folder = tmp_path / "run"
