@@ -55,7 +55,8 @@ class ModelConfig(Section):
     alphabet: Literal["bytes", "corpus"] = "bytes"
     # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    recurrence: Literal["scan"] = "scan"
+    # The implementation of the time loop; auto chooses by device and hidden size.
+    recurrence: Literal["auto", "scan", "scan_columns"] = "auto"
     forget_bias: float = 1.0
     # Share of the values that pass from one layer to the next set to zero in training.
     dropout: float = 0.0

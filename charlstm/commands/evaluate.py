@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     from charlstm import distributed
     from charlstm.training import checkpoint
     from charlstm.training.evaluation import Evaluator
-    from charlstm.training.run import dtype_of
+    from charlstm.training.run import dtype_of, recurrence_of
 
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
             metadata.alphabet,
             mesh,
             compute_dtype=dtype_of(config.model),
-            recurrence_name=config.model.recurrence,
+            recurrence_name=recurrence_of(config.model),
         )
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
         result = evaluator(params)

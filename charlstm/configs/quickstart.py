@@ -1,6 +1,8 @@
-"""A small model of Shakespeare on two CPU cores.
+"""A small model of Shakespeare, for two CPU cores and about two minutes.
 
 charlstm train --config=quickstart
+
+Result on two cores of an AMD EPYC (Zen 4): RESULT
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
@@ -11,6 +13,6 @@ def get_config() -> Config:
     return Config(
         model=ModelConfig(num_layers=1, hidden_size=256),
         data=DataConfig(corpus="shakespeare", num_streams=32, window_length=64),
-        optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=0.01),
-        training=TrainingConfig(num_updates=3000, evaluate_every=500, sample_every=1000),
+        optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.01),
+        training=TrainingConfig(num_updates=2500, evaluate_every=500, sample_every=1000),
     )

@@ -18,3 +18,9 @@ def decode_stream(pieces: Iterable[bytes]) -> Iterator[str]:
     rest = decoder.decode(b"", final=True)
     if rest:
         yield rest
+
+
+def printable(data: bytes) -> str:
+    """The bytes as text that is safe to print: control characters become U+FFFD too."""
+    text = data.decode("utf-8", errors="replace")
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

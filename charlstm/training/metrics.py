@@ -87,7 +87,7 @@ class BarConsole:
             initial=step,
             unit="update",
             dynamic_ncols=True,
-            bar_format="{percentage:3.0f}% |{bar:20}| {n}/{total} {postfix} ETA {remaining}",
+            bar_format="{percentage:3.0f}% |{bar:20}| {n}/{total}{postfix} ETA {remaining}",
         )
 
     def update(self, step: int, summary: str) -> None:

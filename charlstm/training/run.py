@@ -25,9 +25,10 @@ from charlstm.data.corpus import Alphabet, Corpus, load_corpus
 from charlstm.data.ngrams import cached_ngram_levels, describe_position
 from charlstm.data.streams import DEVICE_RESIDENT_BYTES, Streams
 from charlstm.errors import TrainingFailed, UserError
-from charlstm.model import language_model
+from charlstm.model import language_model, recurrence
 from charlstm.model.language_model import Params
 from charlstm.sampling.decode import Decoder, Settings
+from charlstm.sampling.text import printable
 from charlstm.training import checkpoint
 from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.evaluation import Evaluator
@@ -113,7 +114,7 @@ def train(
         # The update, compiled before the first step.
         forward = Forward(
             compute_dtype=compute_dtype,
-            recurrence_name=config.model.recurrence,
+            recurrence_name=recurrence_of(config.model),
             dropout=config.model.dropout,
             dropout_kind=config.model.dropout_kind,
             encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
@@ -157,6 +158,11 @@ def dtype_of(model: ModelConfig) -> Any:
     if model.compute_dtype == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(model.compute_dtype)
+
+
+def recurrence_of(model: ModelConfig) -> str:
+    """The recurrence that `model.recurrence` stands for on this machine."""
+    return recurrence.resolve(model.recurrence, model.hidden_size)
 
 
 def one_device() -> jax.sharding.Sharding:
@@ -257,7 +263,7 @@ def _actions(
         alphabet,
         mesh,
         compute_dtype=compute_dtype,
-        recurrence_name=config.model.recurrence,
+        recurrence_name=recurrence_of(config.model),
     )
     decoder = Decoder(1, Settings(temperature=SAMPLE_TEMPERATURE), compute_dtype)
     # Samples follow the text's own first byte: a prompt that every corpus has.
@@ -269,7 +275,7 @@ def _actions(
             drawn = alphabet.decode(np.concatenate([piece[0] for piece in pieces]))
         (folder / "samples").mkdir(exist_ok=True)
         (folder / "samples" / f"{step:08d}.txt").write_bytes(drawn)
-        return f"sample at update {step}:\n{drawn.decode('utf-8', errors='replace')}\n"
+        return f"sample at update {step}:\n{printable(drawn)}\n"
 
     all_finite = jax.jit(
         lambda params: jnp.all(
@@ -369,12 +375,13 @@ def _introduce(
     """Says in a few lines what is about to be trained on what."""
     model, devices = config.model, mesh.devices.flat
     logging.info(
-        "model: %d × LSTM(%d), %d symbols, %s parameters, %s",
+        "model: %d × LSTM(%d), %d symbols, %s parameters, %s, recurrence %s",
         model.num_layers,
         model.hidden_size,
         alphabet.size,
         f"{language_model.num_parameters(state.params):,}",
         jnp.dtype(dtype_of(model)).name,
+        recurrence_of(model),
     )
     logging.info(
         "data: %s, %s bytes to train on, %s for validation; %d streams × %d bytes an update",

@@ -9,16 +9,19 @@ import pytest
 from charlstm.model import language_model
 
 RELATIVE = 1e-5
+SCANS = ["scan", "scan_columns"]
 
 
 def float32(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
 
 
-def loss_and_gradients(params, carry, inputs, targets, masks=None, compute_dtype=jnp.float32):
+def loss_and_gradients(
+    params, carry, inputs, targets, masks=None, compute_dtype=jnp.float32, name="scan"
+):
     def loss(params):
         logits, after = language_model.apply(
-            params, carry, inputs, masks, compute_dtype=compute_dtype
+            params, carry, inputs, masks, compute_dtype=compute_dtype, recurrence_name=name
         )
         return jnp.mean(language_model.next_symbol_nats(logits, targets)[0]), after
 
@@ -39,23 +42,25 @@ def assert_close(found, wanted, relative=RELATIVE):
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("window", [1, 9])
-def test_loss_gradients_and_carry_agree_with_float64(num_layers, window):
+@pytest.mark.parametrize("name", SCANS)
+def test_loss_gradients_and_carry_agree_with_float64(num_layers, window, name):
     case = reference.random_case(num_layers, num_layers=num_layers, window=window)
     loss, gradients, after = reference.loss_and_gradients(*case)
     params, carry, inputs, targets = case
-    found = loss_and_gradients(float32(params), float32(carry), inputs, targets)
+    found = loss_and_gradients(float32(params), float32(carry), inputs, targets, name=name)
     assert_close(found[0], loss)
     assert_close(found[1], gradients)
     assert_close(dict(found[2]), after)
 
 
+@pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("steps", [1, 9], ids=["locked", "standard"])
-def test_dropout_masks_act_between_layers_as_in_the_reference(steps):
+def test_dropout_masks_act_between_layers_as_in_the_reference(steps, name):
     params, carry, inputs, targets = reference.random_case(5, num_layers=3)
     masks = np.random.default_rng(0).integers(0, 2, (2, steps, 4, 12)) * 2.0
     loss, gradients, after = reference.loss_and_gradients(params, carry, inputs, targets, masks)
     found = loss_and_gradients(
-        float32(params), float32(carry), inputs, targets, jnp.asarray(masks, jnp.float32)
+        float32(params), float32(carry), inputs, targets, jnp.asarray(masks, jnp.float32), name=name
     )
     assert_close(found[0], loss)
     assert_close(found[1], gradients)
@@ -82,11 +87,12 @@ def test_gradient_reaches_the_carry():
     np.testing.assert_allclose(found[1, 2, 3], slope, rtol=1e-4)
 
 
-def test_bfloat16_is_near_float32_and_keeps_state_and_logits_in_float32():
+@pytest.mark.parametrize("name", SCANS)
+def test_bfloat16_is_near_float32_and_keeps_state_and_logits_in_float32(name):
     params, carry, inputs, targets = reference.random_case(7)
     loss, gradients, _ = reference.loss_and_gradients(params, carry, inputs, targets)
     found = loss_and_gradients(
-        float32(params), float32(carry), inputs, targets, compute_dtype=jnp.bfloat16
+        float32(params), float32(carry), inputs, targets, compute_dtype=jnp.bfloat16, name=name
     )
     assert_close(found[0], loss, relative=2e-2)
     assert_close(found[1], gradients, relative=5e-2)

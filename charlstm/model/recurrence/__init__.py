@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypedDict
 import jax
 
 from charlstm.model.recurrence.scan import scan_stack
+from charlstm.model.recurrence.scan_columns import scan_columns_stack
 
 
 class Carry(TypedDict):
@@ -44,9 +45,24 @@ class Recurrence(Protocol):
         """
 
 
-_RECURRENCES: dict[str, Recurrence] = {"scan": scan_stack}
+_RECURRENCES: dict[str, Recurrence] = {"scan": scan_stack, "scan_columns": scan_columns_stack}
+
+
+# From this hidden size on, a CPU is faster with streams as columns (benchmarks/README.md).
+COLUMNS_FROM_HIDDEN_SIZE = 384
+
+
+def resolve(name: str, hidden_size: int) -> str:
+    """The recurrence that `model.recurrence` stands for on this machine: `auto` chooses.
+
+    On a CPU by the hidden size, as measured; elsewhere, where nothing is measured yet, the scan.
+    """
+    if name != "auto":
+        return name
+    wide = hidden_size >= COLUMNS_FROM_HIDDEN_SIZE
+    return "scan_columns" if jax.default_backend() == "cpu" and wide else "scan"
 
 
 def get(name: str) -> Recurrence:
-    """The recurrence named by `model.recurrence`."""
+    """The recurrence of this name, which `resolve` has made sure is not `auto`."""
     return _RECURRENCES[name]

@@ -3,9 +3,10 @@
 What makes it fast:
 - The input projection of a whole window is one product before the loop.
 - The four gates are one product [B, H]·[H, 4H] a time step; weights are cast before the loop.
-- The backward loop only carries dz backwards. The gradient of `weight_hh` is one product over the
-  whole window after the loop, where automatic differentiation would add up an [H, 4H] matrix at
-  every time step.
+- The forward loop saves the factors of its own derivative, so that the backward loop is a few
+  multiplications and one product a time step.
+- The gradient of `weight_hh` is one product over the whole window after the loop, where automatic
+  differentiation would add up an [H, 4H] matrix at every time step.
 """
 
 from functools import partial
@@ -85,46 +86,39 @@ def _forward(
         z = z.astype(jnp.float32) + jnp.matmul(
             h.astype(compute_dtype), weight, preferred_element_type=jnp.float32
         )
-        h, c, activations = gates.forward(z, c)
-        saved = gates.Activations(*(a.astype(compute_dtype) for a in activations))
-        return (h, c), (h.astype(compute_dtype), c, saved)
+        h, c, factors = gates.forward_with_factors(z, c, axis=-1)
+        saved = jax.tree.map(lambda factor: factor.astype(compute_dtype), factors)
+        return (h, c), (h.astype(compute_dtype), saved)
 
-    (h_last, c_last), (outputs, cells, saved) = jax.lax.scan(step, (h, c), projection)
-    return (outputs, h_last, c_last), (weight_hh, h, c, outputs, cells, saved)
+    (h_last, c_last), (outputs, factors) = jax.lax.scan(step, (h, c), projection)
+    return (outputs, h_last, c_last), (weight_hh, h, outputs, factors)
 
 
 def _backward(
     compute_dtype: Any, residuals: tuple[Any, ...], gradients: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:
-    weight_hh, h_first, c_first, outputs, cells, saved = residuals
+    weight_hh, h_first, outputs, factors = residuals
     d_outputs, dh_last, dc_last = gradients
     weight_transposed = weight_hh.T.astype(compute_dtype)
-    before = partial(_shift_in, length=outputs.shape[0])
 
     def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
         dh, dc = state
-        d_output, saved, c_before, c = inputs
-        dh = dh + d_output.astype(jnp.float32)
-        dz, dc = gates.backward(dh, dc, saved, c_before, c)
-        dz = dz.astype(compute_dtype)
+        d_output, factors = inputs
+        dz_gates, dc = gates.backward_with_factors(dh + d_output.astype(jnp.float32), dc, factors)
+        dz = jnp.concatenate(dz_gates, axis=-1).astype(compute_dtype)
         dh = jnp.matmul(dz, weight_transposed, preferred_element_type=jnp.float32)
         return (dh, dc), dz
 
-    inputs = (d_outputs, saved, before(c_first, cells), cells)
-    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), inputs, reverse=True)
+    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
+    before = jnp.concatenate([h_first.astype(compute_dtype)[None], outputs[:-1]])
     d_weight = jnp.einsum(
         "tbh,tbg->hg",
-        before(h_first.astype(compute_dtype), outputs),
+        before,
         dz,
         preferred_element_type=jnp.float32,
         out_sharding=specify(dimension(weight_hh, 0), dimension(weight_hh, 1)),
     )
     return dz, d_weight, dh, dc
-
-
-def _shift_in(first: jax.Array, rest: jax.Array, length: int) -> jax.Array:
-    """The states before each time step, [T, B, H]: `first`, then all of `rest` but its last."""
-    return jnp.concatenate([first[None], rest])[:length]
 
 
 scan_layer.defvjp(_forward, _backward)
