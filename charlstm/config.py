@@ -56,7 +56,9 @@ class ModelConfig(Section):
     # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # The implementation of the time loop; auto chooses by device and hidden size.
-    recurrence: Literal["auto", "scan", "scan_columns"] = "auto"
+    recurrence: Literal["auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn"] = "auto"
+    # wavefront: the time steps that a layer makes before the layer above follows.
+    wavefront_chunk: int = 32
     forget_bias: float = 1.0
     # Share of the values that pass from one layer to the next set to zero in training.
     dropout: float = 0.0
@@ -67,6 +69,7 @@ class ModelConfig(Section):
         """Sizes are positive; dropout has layers to act between."""
         self.require("num_layers", self.num_layers >= 1, "1 or more")
         self.require("hidden_size", self.hidden_size >= 1, "1 or more")
+        self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
         self.require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self.require(
             "dropout",

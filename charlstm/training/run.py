@@ -161,8 +161,8 @@ def dtype_of(model: ModelConfig) -> Any:
 
 
 def recurrence_of(model: ModelConfig) -> str:
-    """The recurrence that `model.recurrence` stands for on this machine."""
-    return recurrence.resolve(model.recurrence, model.hidden_size)
+    """The full name of the recurrence that `model.recurrence` stands for on this machine."""
+    return recurrence.resolve(model.recurrence, model.hidden_size, model.wavefront_chunk)
 
 
 def one_device() -> jax.sharding.Sharding:

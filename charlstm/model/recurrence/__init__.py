@@ -3,12 +3,16 @@
 Every implementation is a `Recurrence`; `get` finds one by its name in the configuration.
 """
 
+from functools import partial
 from typing import Any, Protocol, TypedDict
 
 import jax
 
+from charlstm.model.recurrence.cudnn import cudnn_stack
+from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.scan_columns import scan_columns_stack
+from charlstm.model.recurrence.wavefront import wavefront_stack
 
 
 class Carry(TypedDict):
@@ -45,18 +49,26 @@ class Recurrence(Protocol):
         """
 
 
-_RECURRENCES: dict[str, Recurrence] = {"scan": scan_stack, "scan_columns": scan_columns_stack}
-
+_RECURRENCES: dict[str, Recurrence] = {
+    "scan": scan_stack,
+    "scan_columns": scan_columns_stack,
+    "wavefront": wavefront_stack,
+    "pallas_tpu": pallas_tpu_stack,
+    "cudnn": cudnn_stack,
+}
 
 # From this hidden size on, a CPU is faster with streams as columns (benchmarks/README.md).
 COLUMNS_FROM_HIDDEN_SIZE = 384
 
 
-def resolve(name: str, hidden_size: int) -> str:
-    """The recurrence that `model.recurrence` stands for on this machine: `auto` chooses.
+def resolve(name: str, hidden_size: int, wavefront_chunk: int) -> str:
+    """The full name of the recurrence that `model.recurrence` stands for on this machine.
 
-    On a CPU by the hidden size, as measured; elsewhere, where nothing is measured yet, the scan.
+    `auto` chooses: on a CPU by the hidden size, as measured; elsewhere, where nothing is measured
+    yet, the scan. The wavefront's full name has its chunk size: `wavefront/32`.
     """
+    if name == "wavefront":
+        return f"wavefront/{wavefront_chunk}"
     if name != "auto":
         return name
     wide = hidden_size >= COLUMNS_FROM_HIDDEN_SIZE
@@ -64,5 +76,8 @@ def resolve(name: str, hidden_size: int) -> str:
 
 
 def get(name: str) -> Recurrence:
-    """The recurrence of this name, which `resolve` has made sure is not `auto`."""
-    return _RECURRENCES[name]
+    """The recurrence of a full name, see `resolve`; without a chunk size, the default one."""
+    kind, _, chunk_size = name.partition("/")
+    if kind == "wavefront" and chunk_size:
+        return partial(wavefront_stack, chunk_size=int(chunk_size))
+    return _RECURRENCES[kind]

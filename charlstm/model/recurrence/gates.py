@@ -13,55 +13,6 @@ import jax
 import jax.numpy as jnp
 
 
-class Activations(NamedTuple):
-    """What the backward pass of a time step needs of its forward pass, each [B, H]."""
-
-    i: jax.Array
-    f: jax.Array
-    g: jax.Array
-    o: jax.Array
-
-
-def forward(z: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, Activations]:
-    """One time step.
-
-    Args:
-      z: [B, 4H] float32, the pre-activations in the order i, f, g, o.
-      c: [B, H] float32, the cell state before.
-
-    Returns:
-      h' [B, H], c' [B, H], and the gate activations; float32.
-    """
-    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
-    i, f, o = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jax.nn.sigmoid(z_o)
-    g = jnp.tanh(z_g)
-    c = f * c + i * g
-    return o * jnp.tanh(c), c, Activations(i, f, g, o)
-
-
-def backward(
-    dh: jax.Array, dc: jax.Array, saved: Activations, c_before: jax.Array, c: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The gradient of one time step.
-
-    Args:
-      dh, dc: [B, H] float32, gradients with respect to h' and c'.
-      saved: the gate activations of the forward pass, any float dtype.
-      c_before, c: [B, H] float32, the cell state before and after.
-
-    Returns:
-      dz [B, 4H] and the gradient with respect to c [B, H]; float32.
-    """
-    i, f, g, o = (activation.astype(jnp.float32) for activation in saved)
-    tanh_c = jnp.tanh(c)
-    dc = dc + dh * o * (1 - tanh_c * tanh_c)
-    dz_i = dc * g * i * (1 - i)
-    dz_f = dc * c_before * f * (1 - f)
-    dz_g = dc * i * (1 - g * g)
-    dz_o = dh * tanh_c * o * (1 - o)
-    return jnp.concatenate([dz_i, dz_f, dz_g, dz_o], axis=-1), dc * f
-
-
 class Factors(NamedTuple):
     """The derivative of a time step, as factors that its forward pass finds on its way.
 
@@ -77,9 +28,7 @@ class Factors(NamedTuple):
     o: jax.Array  # of h' with respect to z_o
 
 
-def forward_with_factors(
-    z: jax.Array, c: jax.Array, axis: int
-) -> tuple[jax.Array, jax.Array, Factors]:
+def forward(z: jax.Array, c: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, Factors]:
     """One time step, with the factors of its derivative.
 
     Args:
@@ -106,7 +55,7 @@ def forward_with_factors(
     return o * tanh_c, c_after, factors
 
 
-def backward_with_factors(
+def backward(
     dh: jax.Array, dc: jax.Array, factors: Factors
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]:
     """The gradient of one time step.

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.model.recurrence import gates
+from charlstm.model.recurrence.stack import run_layers
 from charlstm.sharding import dimension, specify
 
 
@@ -27,31 +28,7 @@ def scan_stack(
     compute_dtype: Any,
 ) -> tuple[jax.Array, Any]:
     """Runs a window through the stack; see `Recurrence` for arguments and result."""
-    h_last, c_last = [], []
-    for index, layer in enumerate(layers):
-        outputs, h, c = scan_layer(
-            compute_dtype, projection, layer["weight_hh"], carry["h"][index], carry["c"][index]
-        )
-        h_last.append(h)
-        c_last.append(c)
-        if index + 1 < len(layers):
-            above = layers[index + 1]
-            passed = outputs if masks is None else outputs * masks[index].astype(compute_dtype)
-            projection = project(passed, above["weight_ih"], above["bias"], compute_dtype)
-    return outputs, {"h": jnp.stack(h_last), "c": jnp.stack(c_last)}
-
-
-def project(
-    inputs: jax.Array, weight_ih: jax.Array, bias: jax.Array, compute_dtype: Any
-) -> jax.Array:
-    """`inputs` [T, B, H] times `weight_ih` [H, 4H] plus `bias` [4H], in the compute dtype."""
-    product = jnp.einsum(
-        "tbh,hg->tbg",
-        inputs.astype(compute_dtype),
-        weight_ih.astype(compute_dtype),
-        preferred_element_type=jnp.float32,
-    )
-    return (product + bias).astype(compute_dtype)
+    return run_layers(scan_layer, layers, projection, carry, masks, compute_dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -86,7 +63,7 @@ def _forward(
         z = z.astype(jnp.float32) + jnp.matmul(
             h.astype(compute_dtype), weight, preferred_element_type=jnp.float32
         )
-        h, c, factors = gates.forward_with_factors(z, c, axis=-1)
+        h, c, factors = gates.forward(z, c, axis=-1)
         saved = jax.tree.map(lambda factor: factor.astype(compute_dtype), factors)
         return (h, c), (h.astype(compute_dtype), saved)
 
@@ -104,7 +81,7 @@ def _backward(
     def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
         dh, dc = state
         d_output, factors = inputs
-        dz_gates, dc = gates.backward_with_factors(dh + d_output.astype(jnp.float32), dc, factors)
+        dz_gates, dc = gates.backward(dh + d_output.astype(jnp.float32), dc, factors)
         dz = jnp.concatenate(dz_gates, axis=-1).astype(compute_dtype)
         dh = jnp.matmul(dz, weight_transposed, preferred_element_type=jnp.float32)
         return (dh, dc), dz

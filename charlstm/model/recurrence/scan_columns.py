@@ -98,7 +98,7 @@ def _forward(
         h, c, outputs = state
         z = jax.lax.dynamic_index_in_dim(projection, t, axis=1, keepdims=False)
         z = z.astype(jnp.float32) + _product("gf,fb->gb", weight, h.astype(compute_dtype))
-        h, c, factors = gates.forward_with_factors(z, c, axis=0)
+        h, c, factors = gates.forward(z, c, axis=0)
         outputs = jax.lax.dynamic_update_index_in_dim(outputs, h.astype(compute_dtype), t, axis=1)
         of_z = jnp.stack([factors.i, factors.f, factors.g, factors.o])
         saved = tuple(factor.astype(compute_dtype) for factor in (factors.c, factors.h, of_z))

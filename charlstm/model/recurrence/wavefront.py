@@ -1,0 +1,244 @@
+"""The LSTM stack as a wavefront: all layers at once, each a chunk behind the one below.
+
+The window is cut into n chunks of c time steps, and in round k layer l runs chunk k - l:
+
+    round    0    1    2    …   n-1    n    n+1
+    layer 0  [0]  [1]  [2]  …  [n-1]
+    layer 1       [0]  [1]  …         [n-1]
+    layer 2            [0]  …               [n-1]
+
+A time step of a round is one batched product [L, B, H]·[L, H, 4H] where the layer-by-layer scan has
+L products one after the other, so (n + L - 1)·c steps do the work of L·T. The input projections of
+a round are one batched product too, before its steps; so are the weights' gradients, after the
+whole backward pass. It pays where a step is bound by latency and not by arithmetic: the idle
+places of the table are computed as well, (L - 1) / (n + L - 1) of all.
+
+An idle place, and the padding of a window that the chunks do not divide, holds its state: what a
+layer starts from waits in the rounds before it, and what it ends with stays to the last round.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlstm.model.recurrence import gates
+from charlstm.model.recurrence.scan import scan_stack
+from charlstm.sharding import dimension, specify
+
+
+def wavefront_stack(
+    layers: list[dict[str, jax.Array]],
+    projection: jax.Array,
+    carry: Any,
+    masks: jax.Array | None,
+    compute_dtype: Any,
+    *,
+    chunk_size: int = 32,
+) -> tuple[jax.Array, Any]:
+    """Runs a window through the stack; see `Recurrence` for the other arguments and the result.
+
+    A single layer, or a window of a single chunk, has nothing to overlap and is left to the scan.
+
+    Args:
+      chunk_size: the largest number of time steps in a chunk; chunks are made equally long.
+    """
+    length = projection.shape[0]
+    if len(layers) == 1 or length <= chunk_size:
+        return scan_stack(layers, projection, carry, masks, compute_dtype)
+    upper = layers[1:]
+    weights = _Weights(
+        jnp.stack([layer["weight_hh"] for layer in layers]),
+        jnp.stack([layer["weight_ih"] for layer in upper]),
+        jnp.stack([layer["bias"] for layer in upper]),
+    )
+    plan = _Plan(length, len(layers), -(-length // chunk_size), compute_dtype)
+    # The masks are drawn, not learned: no gradient is computed for them.
+    masks = None if masks is None else jax.lax.stop_gradient(masks)
+    outputs, h, c = _run(plan, weights, projection, masks, carry["h"], carry["c"])
+    return outputs, {"h": h, "c": c}
+
+
+class _Weights(NamedTuple):
+    """The weights of the stack, float32."""
+
+    weight_hh: jax.Array  # [L, H, 4H]
+    weight_ih: jax.Array  # [L-1, H, 4H], of the layers above the first
+    bias: jax.Array  # [L-1, 4H]
+
+
+class _Plan(NamedTuple):
+    """How a window is cut, and the way between its two arrangements.
+
+    By time an array is [T, …], by round [K, c, …].
+    """
+
+    length: int  # T
+    num_layers: int  # L
+    num_chunks: int  # n
+    compute_dtype: Any
+
+    @property
+    def chunk(self) -> int:
+        """c, the time steps of a chunk."""
+        return -(-self.length // self.num_chunks)
+
+    @property
+    def num_rounds(self) -> int:
+        """K."""
+        return self.num_chunks + self.num_layers - 1
+
+    def busy(self) -> np.ndarray:
+        """Where a layer runs a time step of the window, bool [K, c, L, 1, 1]."""
+        steps = np.arange(self.num_rounds * self.chunk).reshape(-1, self.chunk, 1)
+        times = steps - np.arange(self.num_layers) * self.chunk
+        return ((times >= 0) & (times < self.length))[..., None, None]
+
+    def by_round(self, array: jax.Array, layer: int) -> jax.Array:
+        """What a layer meets of `array` [T, …] in each round, [K, c, …]; zeros where it is idle."""
+        before = layer * self.chunk
+        after = self.num_rounds * self.chunk - before - self.length
+        padded = jnp.pad(array, [(before, after)] + [(0, 0)] * (array.ndim - 1))
+        return padded.reshape(self.num_rounds, self.chunk, *array.shape[1:])
+
+    def by_time(self, rounds: jax.Array, layer: int) -> jax.Array:
+        """The inverse: of [K, c, …], the time steps [T, …] of a layer."""
+        active = rounds[layer : layer + self.num_chunks]
+        return active.reshape(-1, *rounds.shape[2:])[: self.length]
+
+    def masks_by_round(self, masks: jax.Array | None) -> jax.Array | None:
+        """What layers 1… multiply their inputs with, [K, c, L-1, B, H] or [K, 1, L-1, B, H]."""
+        if masks is None:
+            return None
+        masks = masks.astype(self.compute_dtype)
+        if masks.shape[1] == self.length:
+            return jnp.stack([self.by_round(m, i + 1) for i, m in enumerate(masks)], axis=2)
+        held = jnp.swapaxes(masks, 0, 1)[None]
+        return jnp.broadcast_to(held, (self.num_rounds, *held.shape[1:]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(
+    plan: _Plan,
+    weights: _Weights,
+    projection: jax.Array,
+    masks: jax.Array | None,
+    h: jax.Array,
+    c: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The top layer's outputs [T, B, H], and h and c [L, B, H] after the window."""
+    return _forward(plan, weights, projection, masks, h, c)[0]
+
+
+def _forward(
+    plan: _Plan,
+    weights: _Weights,
+    projection: jax.Array,
+    masks: jax.Array | None,
+    h: jax.Array,
+    c: jax.Array,
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[Any, ...]]:
+    dtype = plan.compute_dtype
+    weight_hh, weight_ih = weights.weight_hh.astype(dtype), weights.weight_ih.astype(dtype)
+
+    def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
+        h, c = state
+        z, busy = inputs
+        z = z.astype(jnp.float32) + jnp.einsum(
+            "lbh,lhg->lbg", h.astype(dtype), weight_hh, preferred_element_type=jnp.float32
+        )
+        h_after, c_after, factors = gates.forward(z, c, axis=-1)
+        h, c = jnp.where(busy, h_after, h), jnp.where(busy, c_after, c)
+        saved = jax.tree.map(lambda factor: factor.astype(dtype), factors)
+        return (h, c), (h.astype(dtype), saved)
+
+    def run_round(loop: Any, inputs: Any) -> Any:
+        state, below = loop
+        projection, mask, busy = inputs
+        passed = below if mask is None else below * mask
+        # Transposed after the bias is added, not by the product: XLA's CPU backend (jaxlib 0.10 to
+        # 0.12) has no bfloat16 product that does both.
+        upper = jnp.einsum("clbh,lhg->lcbg", passed, weight_ih, preferred_element_type=jnp.float32)
+        upper = jnp.swapaxes((upper + weights.bias[:, None, None]).astype(dtype), 0, 1)
+        z = jnp.concatenate([projection[:, None], upper], axis=1)
+        state, (outputs, factors) = jax.lax.scan(step, state, (z, busy))
+        return (state, outputs[:, :-1]), (outputs, factors)
+
+    rounds = (plan.by_round(projection, 0), plan.masks_by_round(masks), plan.busy())
+    # What the layers below passed on in the round before, [c, L-1, B, H]: nothing yet.
+    below = _zeros_like_batch(h, (plan.chunk, plan.num_layers - 1, *h.shape[1:]), dtype)
+    (state, _), (outputs, factors) = jax.lax.scan(run_round, ((h, c), below), rounds)
+    top = plan.by_time(outputs[:, :, -1], plan.num_layers - 1)
+    return (top, *state), (weights, masks, h, outputs, factors)
+
+
+def _backward(
+    plan: _Plan, residuals: tuple[Any, ...], gradients: tuple[jax.Array, ...]
+) -> tuple[_Weights, jax.Array, None, jax.Array, jax.Array]:
+    weights, masks, h_first, outputs, factors = residuals
+    d_top, dh_last, dc_last = gradients
+    dtype = plan.compute_dtype
+    weight_hh, weight_ih = weights.weight_hh.astype(dtype), weights.weight_ih.astype(dtype)
+    masks = plan.masks_by_round(masks)
+
+    def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
+        dh, dc = state
+        d_output, factors, busy = inputs
+        dh_after = dh + d_output.astype(jnp.float32)
+        dz_gates, dc_before = gates.backward(dh_after, dc, factors)
+        dz = jnp.where(busy, jnp.concatenate(dz_gates, axis=-1), 0).astype(dtype)
+        dh_before = jnp.einsum("lbg,lhg->lbh", dz, weight_hh, preferred_element_type=jnp.float32)
+        state = jnp.where(busy, dh_before, dh), jnp.where(busy, dc_before, dc)
+        return state, dz
+
+    def run_round(loop: Any, inputs: Any) -> Any:
+        state, dz_above = loop
+        d_top, mask_above, *per_step = inputs
+        d_lower = jnp.einsum("clbg,lhg->clbh", dz_above, weight_ih, preferred_element_type=dtype)
+        d_lower = d_lower if mask_above is None else d_lower * mask_above
+        d_outputs = jnp.concatenate([d_lower, d_top[:, None]], axis=1)
+        state, dz = jax.lax.scan(step, state, (d_outputs, *per_step), reverse=True)
+        return (state, dz[:, 1:]), dz
+
+    rounds = (
+        plan.by_round(d_top, plan.num_layers - 1),
+        # The layers above met this round's outputs, and the masks on them, in the next round.
+        None if masks is None else jnp.roll(masks, -1, axis=0),
+        factors,
+        plan.busy(),
+    )
+    above = _zeros_like_batch(
+        h_first, (plan.chunk, plan.num_layers - 1, h_first.shape[1], 4 * h_first.shape[2]), dtype
+    )
+    (state, _), dz = jax.lax.scan(run_round, ((dh_last, dc_last), above), rounds, reverse=True)
+    steps = outputs.reshape(-1, *outputs.shape[2:])
+    h_before = jnp.concatenate([h_first.astype(dtype)[None], steps[:-1]]).reshape(outputs.shape)
+    passed = jnp.concatenate([jnp.zeros_like(outputs[:1, :, 1:]), outputs[:-1, :, :-1]])
+    passed = passed if masks is None else passed * masks
+    d_weights = _Weights(
+        _weight_gradient(h_before, dz),
+        _weight_gradient(passed, dz[:, :, 1:]),
+        jnp.sum(dz[:, :, 1:], axis=(0, 1, 3), dtype=jnp.float32),
+    )
+    return d_weights, plan.by_time(dz[:, :, 0], 0), None, *state
+
+
+def _weight_gradient(inputs: jax.Array, dz: jax.Array) -> jax.Array:
+    """[l, H, 4H] float32 of inputs [K, c, l, B, H] and dz [K, c, l, B, 4H], one batched product."""
+    return jnp.einsum(
+        "kclbh,kclbg->lhg",
+        inputs,
+        dz,
+        preferred_element_type=jnp.float32,
+        out_sharding=specify(None, None, None),
+    )
+
+
+def _zeros_like_batch(state: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Zeros [c, L-1, B, ·], the batch split as in the state [L, B, H]."""
+    return jnp.zeros(shape, dtype, out_sharding=specify(None, None, dimension(state, 1), None))
+
+
+_run.defvjp(_forward, _backward)
