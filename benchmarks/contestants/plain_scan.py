@@ -1,0 +1,59 @@
+"""An LSTM as one would first write it in JAX: one scan over time, automatic differentiation.
+
+Nothing is hoisted out of the loop and no gradient is written by hand. In float64 it is also the
+reference that the fast recurrences are held against.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import workloads
+from benchmarks.contestants import Contestant, jax_training
+from charlstm.model import language_model
+
+
+def prepare(spec: dict[str, Any]) -> Contestant:
+    """A turn is `count` updates of the model of `shape`, in float32."""
+    shape = workloads.Shape(**spec["shape"])
+    params = language_model.init_params(
+        jax.random.key(0),
+        alphabet_size=shape.num_symbols,
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        forget_bias=1.0,
+    )
+    carry = language_model.zero_carry(params, shape.num_streams)
+    return jax_training.contestant(shape, loss, params, carry)
+
+
+def loss(
+    params: Any, carry: Any, inputs: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The mean nats of targets [T, B] after inputs [T, B], and the carry after them.
+
+    Args:
+      params: as `charlstm.model.language_model` has them, of any dtype.
+      carry: {"h", "c"} [L, B, H].
+      inputs, targets: symbols.
+    """
+    layers = language_model.layers_of(params)
+    dtype, num_symbols = layers[0]["weight_hh"].dtype, layers[0]["weight_ih"].shape[0]
+
+    def step(carry: dict[str, jax.Array], symbols: jax.Array) -> Any:
+        x = jax.nn.one_hot(symbols, num_symbols, dtype=dtype)
+        h_all, c_all = [], []
+        for layer, h, c in zip(layers, carry["h"], carry["c"], strict=True):
+            z = x @ layer["weight_ih"] + h @ layer["weight_hh"] + layer["bias"]
+            i, f, g, o = jnp.split(z, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            x = h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            h_all.append(h)
+            c_all.append(c)
+        return {"h": jnp.stack(h_all), "c": jnp.stack(c_all)}, x
+
+    carry, outputs = jax.lax.scan(step, carry, inputs)
+    logits = outputs @ params["head"]["kernel"] + params["head"]["bias"]
+    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
+    return -jnp.mean(scores), carry

@@ -1,0 +1,94 @@
+"""Everything to be measured on a machine with one NVIDIA GPU, in stages of ten minutes at most.
+
+  python -m benchmarks.gpu --out=DIR
+  python -m benchmarks.gpu --out=DIR --stage=correctness,peers
+  python -m benchmarks.gpu --out=DIR --tiny          # a rehearsal, on a CPU too
+
+- correctness: every recurrence against float64.
+- peers: 3 x 1024 against PyTorch's cuDNN, in every precision that it trains in.
+- tune: recurrences with and without XLA's command buffers and double buffering.
+- dispatch: updates in a jitted call, and float32 beside bfloat16.
+- sampling: batches of 1 to 512 against PyTorch's step loop.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from benchmarks import common
+from benchmarks.suite import Run, run_all
+
+STAGES = ("correctness", "peers", "tune", "dispatch", "sampling")
+_STAGE = flags.DEFINE_list("stage", list(STAGES), "Stages to run.")
+_STAGE_SECONDS = flags.DEFINE_float("stage_seconds", 570.0, "A stage is ended after this long.")
+_MODEL = flags.DEFINE_string("model", "3x1024", "Layers x hidden size.")
+_BATCHES = flags.DEFINE_list("batches", ["64", "256", "1024"], "Numbers of streams.")
+_WINDOW = flags.DEFINE_integer("window", 128, "Window length.", 1)
+_RECURRENCE = flags.DEFINE_list("recurrence", ["scan", "wavefront"], "What is tuned.")
+
+# The fastest forms first. fp16 has no loss scaling; half parameters are less exact than ours.
+_PRECISIONS = "float16,bfloat16,tf32,float16-parameters,bfloat16-parameters"
+_COMMAND_BUFFERS = "--xla_gpu_enable_command_buffer=+WHILE --xla_gpu_graph_min_graph_size=1"
+_XLA_FLAGS = {
+    "as is": "",
+    "command buffers": _COMMAND_BUFFERS,
+    "command buffers unrolled": (f"{_COMMAND_BUFFERS} --xla_gpu_command_buffer_unroll_loops=true"),
+    "double buffering": "--xla_gpu_enable_while_loop_double_buffering=true",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the stages; the exit code is 1 if one did not come to its end."""
+    del argv
+    out = common.OUT.value
+    troubles = []
+    for stage in _STAGE.value:
+        troubles += run_all(_runs(stage), out, _STAGE_SECONDS.value)
+    common.say("\n".join(["done", *troubles]))
+    sys.exit(bool(troubles))
+
+
+def _runs(stage: str) -> list[Run]:
+    tiny = common.TINY.value
+    model = "2x16" if tiny else _MODEL.value
+    batches = ["4"] if tiny else _BATCHES.value
+    window = 8 if tiny else _WINDOW.value
+    shapes = [f"{model}-B{batch}-T{window}" for batch in batches]
+    few = ["--tiny", "--rounds=1", "--turn_seconds=0.02"] if tiny else ["--turn_seconds=1"]
+    dtype = "float32" if tiny else "bfloat16"
+    xla = [f"--xla_flags={name}={flags}" for name, flags in _XLA_FLAGS.items()]
+    recurrences = f"--recurrence={','.join(_RECURRENCE.value)}"
+    match stage:
+        case "correctness":
+            return [Run("correctness", ["--shape=2x16-B4-T8"] if tiny else [])]
+        case "peers":
+            only_torch = ["--seeds=", "--peers=torch", "--inputs=one-hot"]
+            precisions = "float32" if tiny else _PRECISIONS
+            graphs = [] if tiny else ["--graph_precisions=float16,float16-parameters"]
+            arguments = [*only_torch, f"--precisions={precisions}", *graphs, *few]
+            return [Run("peers", [f"--shapes={','.join(shapes)}", *arguments])]
+        case "tune":
+            ends = dict.fromkeys((shapes[0], shapes[-1]))
+            arguments = [f"--dtype={dtype}", "--nomemory", recurrences, *xla, *few]
+            return [
+                Run("train_throughput", [f"--shapes={shape}", f"--name=tune-{shape}", *arguments])
+                for shape in ends
+            ]
+        case "dispatch":
+            middle = f"--shapes={shapes[len(shapes) // 2]}"
+            counts = ["--updates_per_dispatch=1,8,64", f"--dtype={dtype}", "--name=dispatch"]
+            dtypes = [
+                f"--dtype={'float32' if tiny else 'bfloat16,float32'}",
+                recurrences,
+                "--name=dtypes",
+            ]
+            return [Run("train_throughput", [middle, *extra, *few]) for extra in (counts, dtypes)]
+        case "sampling":
+            sizes = ["--models=2x16", "--batch=1"] if tiny else [f"--models={model}"]
+            return [Run("sampling_throughput", [*sizes, f"--dtype={dtype}", *few])]
+    raise app.UsageError(f"no stage {stage!r}; the stages are {', '.join(STAGES)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

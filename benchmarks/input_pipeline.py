@@ -1,0 +1,68 @@
+"""How fast windows of text can be delivered, and how much of a training step that takes.
+
+  python -m benchmarks.input_pipeline
+  python -m benchmarks.input_pipeline --shapes=3x1024-B256-T128 --path=enwik8
+
+A text that fits is kept on the device and windows are gathered there; a larger one is read from a
+memory-mapped file. Both are timed alone, and in training.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks import common, lineup, reporting
+from benchmarks.reporting import Column
+from benchmarks.turns import Entry
+from benchmarks.workloads import Shape
+
+_SHAPES = flags.DEFINE_list("shapes", ["2x128-B32-T64", "3x512-B64-T64"], "What is trained.")
+_TEXT_BYTES = flags.DEFINE_integer("text_bytes", 2**28, "Size of the mapped file.", 1)
+_PATH = flags.DEFINE_string("path", None, "A file to map instead of a temporary one.")
+
+_COLUMNS = (
+    Column("contestant", "what"),
+    Column("status", "status"),
+    Column("bytes_per_second", "bytes/s", reporting.short),
+    Column("bytes_per_second_range", "lowest – highest", reporting.span),
+    Column("ms_per_update", "ms/window", reporting.number(4)),
+    Column("share_of_update", "of an update", lambda share: f"{share:.3%}"),
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures every shape."""
+    del argv
+    report = common.new_report("input_pipeline", "Delivering windows of text")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for shape in common.shapes(_SHAPES.value):
+        common.say(str(shape))
+        rows = tables[str(shape)] = report.table(str(shape), _COLUMNS)
+        for outcome in common.compete(_entries(shape), report):
+            rows.append(lineup.row(outcome, shape, shape.bytes_per_update))
+        update = rows[0].get("ms_per_update")
+        for row in rows:
+            if update and "ms_per_update" in row:
+                row["share_of_update"] = row["ms_per_update"] / update
+    report.notes.append(
+        "The mapped file is in the page cache: what the disk gives on a first reading is not "
+        "measured. An update is that of the first line."
+    )
+    report.write(lambda figure: lineup.draw_bars(figure, tables, "ms_per_update", "ms per window"))
+
+
+def _entries(shape: Shape) -> list[Entry]:
+    spec: dict[str, Any] = {"shape": shape.to_json(), "text_bytes": _TEXT_BYTES.value}
+    if _PATH.value:
+        spec["path"] = _PATH.value
+    return [
+        lineup.charlstm(shape, "training, text on the device"),
+        lineup.charlstm(shape, "training, text on the host", resident=False),
+        Entry("windows alone, on the device", ".windows", spec | {"source": "device"}),
+        Entry("windows alone, from a mapped file", ".windows", spec | {"source": "host"}),
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,143 @@
+"""Who takes part in a comparison of training, and the rows and pictures that come of it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import reporting
+from benchmarks.reporting import Column
+from benchmarks.turns import Entry, Outcome
+from benchmarks.workloads import Shape
+
+OURS = "charlstm"
+COLUMNS = (
+    Column("contestant", "contestant"),
+    Column("status", "status"),
+    Column("bytes_per_second", "bytes/s", reporting.short),
+    Column("bytes_per_second_range", "lowest – highest", reporting.span),
+    Column("ms_per_update", "ms/update", reporting.number(2)),
+    Column("charlstm_is", "charlstm is", reporting.ratio),
+    Column("flops_per_second", "FLOP/s", reporting.short),
+    Column("share_of_product_rate", "of product rate", reporting.percent),
+    Column("prepare_seconds", "start s", reporting.number(1)),
+    Column("peak_rss_bytes", "peak memory", reporting.short),
+    Column("idle_cpu_share", "idle CPU", reporting.percent),
+)
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, without loading a library that would take its memory."""
+    return bool(reporting.machine()["gpus"])
+
+
+def charlstm(shape: Shape, name: str = OURS, **spec: Any) -> Entry:
+    """Our own; further words go to `Training`'s spec."""
+    environment = spec.pop("environment", {})
+    spec["shape"] = shape.to_json()
+    return Entry(name, ".charlstm_training", spec, environment=environment)
+
+
+def torch(
+    shape: Shape, inputs: Sequence[str], precisions: Sequence[str], graph: bool = False
+) -> list[Entry]:
+    """PyTorch's nn.LSTM in every combination."""
+    return [
+        Entry(
+            f"PyTorch nn.LSTM, {kind}, {precision}{', CUDA graph' if graph else ''}",
+            ".torch_training",
+            {"shape": shape.to_json(), "inputs": kind, "precision": precision, "graph": graph},
+        )
+        for precision in precisions
+        for kind in inputs
+    ]
+
+
+def nnx(shape: Shape, inputs: Sequence[str]) -> list[Entry]:
+    """Flax's nnx.RNN."""
+    return [
+        Entry(f"Flax nnx.RNN, {kind}", ".nnx_training", {"shape": shape.to_json(), "inputs": kind})
+        for kind in inputs
+    ]
+
+
+def plain_scan(shape: Shape) -> Entry:
+    """The scan that one would first write."""
+    return Entry("plain lax.scan", ".plain_scan", {"shape": shape.to_json()})
+
+
+def seed(script: str, python: str, shape: Shape | None = None) -> Entry:
+    """One of the two scripts at the start of it all; `shape` for a rehearsal with another."""
+    spec: dict[str, Any] = {"script": script}
+    if shape is not None:
+        spec["shape"] = shape.to_json()
+    return Entry(f"Keras 3, the {script}'s script", ".keras_seed", spec, python=python)
+
+
+def product_name(library: str, dtype: str) -> str:
+    """The name of a product rate in tables."""
+    return f"{dtype} products, {'JAX' if library == 'jax' else 'PyTorch'}"
+
+
+def product(library: str, dtype: str, tiny: bool = False) -> Entry:
+    """The rate of large products."""
+    spec = {"probe": "product", "library": library, "dtype": dtype, "tiny": tiny}
+    return Entry(product_name(library, dtype), ".probes", spec)
+
+
+def row(outcome: Outcome, shape: Shape, num_bytes: int) -> dict[str, Any]:
+    """One contestant's row; all but what compares it with others.
+
+    Args:
+      outcome: of its turns.
+      shape: for its floating-point operations.
+      num_bytes: that one of its updates trains on.
+    """
+    values: dict[str, Any] = {"contestant": outcome.entry.name, "status": outcome.status}
+    values |= {"info": outcome.info, "updates_per_turn": outcome.count, "seconds": outcome.seconds}
+    if not outcome.ok:
+        return values
+    values |= {
+        "prepare_seconds": outcome.info["prepare_seconds"],
+        "peak_rss_bytes": outcome.peak_rss_bytes,
+        "idle_cpu_share": outcome.idle_cpu_share,
+    }
+    if outcome.entry.module == ".probes":
+        return values | {"flops_per_second": outcome.value("flops_per_second")}
+    nats = outcome.values[-1].get("nats", 0.0)
+    if not math.isfinite(nats):  # half parameters without loss scaling may end so
+        values["status"] = "ok, but its loss is not finite"
+    rate = outcome.rate(num_bytes)
+    if "device_peak_bytes" in outcome.values[0]:
+        values["device_peak_bytes"] = max(v["device_peak_bytes"] for v in outcome.values)
+    return values | {
+        "bytes_per_second": rate,
+        "bytes_per_second_range": outcome.rates(num_bytes),
+        "ms_per_update": 1e3 / outcome.rate(),
+        "flops_per_second": rate * shape.training_flops_per_byte,
+        "nats": nats if math.isfinite(nats) else None,
+    }
+
+
+def compare(rows: list[dict[str, Any]], product: str) -> None:
+    """Adds what charlstm is times each contestant, and each one's share of the product rate."""
+    by_name = {values["contestant"]: values for values in rows}
+    ours = by_name.get(OURS, {}).get("bytes_per_second")
+    reference = by_name.get(product, {}).get("flops_per_second")
+    for values in rows:
+        if ours and "bytes_per_second" in values:
+            values["charlstm_is"] = ours / values["bytes_per_second"]
+        if reference and "flops_per_second" in values:
+            values["share_of_product_rate"] = values["flops_per_second"] / reference
+
+
+def draw_bars(figure: Any, tables: dict[str, list[dict[str, Any]]], key: str, label: str) -> None:
+    """One bar for each row that has the figure, a picture for each table."""
+    axes = figure.subplots(max(1, len(tables)), 1, squeeze=False)[:, 0]
+    figure.set_size_inches(9, 1 + sum(0.5 + 0.3 * len(rows) for rows in tables.values()))
+    for axis, (heading, rows) in zip(axes, tables.items(), strict=False):
+        shown = [values for values in reversed(rows) if key in values]
+        names = [values["contestant"] for values in shown]
+        colors = ["tab:orange" if name.startswith(OURS) else "tab:blue" for name in names]
+        axis.barh(names, [values[key] for values in shown], color=colors)
+        axis.set_title(heading, loc="left", fontsize=10)
+        axis.set_xlabel(label)

@@ -1,0 +1,76 @@
+"""Training on 1, 2, 4, 8 devices: the same batch shared out, and a batch that grows with them.
+
+  python -m benchmarks.scaling
+  python -m benchmarks.scaling --shapes=3x1024-B512-T128 --devices=1,2,4,8
+
+On a machine without several GPUs the devices are simulated on its CPU. Where there are more of them
+than cores that says what sharing out costs, and nothing of what real devices would gain.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks import common, lineup, reporting
+from benchmarks.reporting import Column
+from benchmarks.turns import Entry
+from benchmarks.workloads import Shape
+
+_SHAPES = flags.DEFINE_list("shapes", ["2x128-B64-T64", "2x512-B64-T64"], "What is trained.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices.")
+_WEAK = flags.DEFINE_boolean("weak", True, "Also with a batch for each device.")
+
+_COLUMNS = (
+    Column("contestant", "devices"),
+    Column("status", "status"),
+    Column("bytes_per_second", "bytes/s", reporting.short),
+    Column("bytes_per_second_range", "lowest – highest", reporting.span),
+    Column("ms_per_update", "ms/update", reporting.number(2)),
+    Column("times_one", "times one device", reporting.ratio),
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures every shape both ways."""
+    del argv
+    report = common.new_report("scaling", "Training on several devices")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    num_gpus = len(reporting.machine()["gpus"])
+    simulated = num_gpus < 2
+    counts = [int(count) for count in _DEVICES.value if simulated or int(count) <= num_gpus]
+    kind = "simulated on the CPU" if simulated else "GPUs"
+    for shape in common.shapes(_SHAPES.value):
+        grown = [_grown(shape, count) for count in counts]
+        ways = {f"{shape} shared out, {kind}": [shape] * len(counts)}
+        if _WEAK.value:
+            ways[f"{shape} for each device, {kind}"] = grown
+        for heading, shapes in ways.items():
+            common.say(heading)
+            entries = [_entry(s, n, simulated) for s, n in zip(shapes, counts, strict=True)]
+            rows = tables[heading] = report.table(heading, _COLUMNS)
+            outcomes = common.compete(entries, report)
+            for outcome, its_shape in zip(outcomes, shapes, strict=True):
+                rows.append(lineup.row(outcome, its_shape, its_shape.bytes_per_update))
+            one = rows[0].get("bytes_per_second")
+            for row in rows:
+                if one and "bytes_per_second" in row:
+                    row["times_one"] = row["bytes_per_second"] / one
+    report.write(lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s"))
+
+
+def _grown(shape: Shape, count: int) -> Shape:
+    batch = shape.num_streams * count
+    return Shape(shape.num_layers, shape.hidden_size, batch, shape.window_length, shape.num_symbols)
+
+
+def _entry(shape: Shape, count: int, simulated: bool) -> Entry:
+    if simulated:
+        environment = {"JAX_PLATFORMS": "cpu"}
+    else:
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(count)))}
+    return lineup.charlstm(shape, str(count), cpu_devices=count, environment=environment)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,82 @@
+"""Every benchmark runs, tiny, as a real process, and reports; nothing is said of time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("--rounds=2", "--turn_seconds=0.02")
+SHAPE = "--shapes=2x8-B4-T8"
+
+RUNS = {
+    "correctness": ("--dtype=float32", "--recurrence=scan", "--shape=2x8-B4-T8"),
+    "train_throughput": (SHAPE, "--tiny", "--cpu_devices=1", "--nomemory", *QUICK),
+    "sampling_throughput": ("--models=2x8", "--batch=1", "--tiny", "--torch_threads=1", *QUICK),
+    "input_pipeline": (SHAPE, "--text_bytes=4000000", *QUICK),
+    "checkpoint_stall": (SHAPE, *QUICK),
+    "scaling": (SHAPE, "--devices=1,2", "--noweak", *QUICK),
+}
+
+
+@pytest.fixture
+def benchmark(environment, tmp_path):
+    """Runs `python -m benchmarks.NAME …`; returns its JSON."""
+
+    def run(name, *arguments):
+        command = [sys.executable, "-m", f"benchmarks.{name}", f"--out={tmp_path}", *arguments]
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{name}.md").read_text().strip() in done.stdout
+        return json.loads((tmp_path / f"{name}.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_benchmark_runs_and_reports(benchmark, name):
+    report = benchmark(name, *RUNS[name])
+    assert f"benchmarks.{name}" in report["command"]
+    rows = [row for rows in report["tables"].values() for row in rows]
+    assert rows
+    for row in rows:
+        status = row.get("status", "ok")
+        assert status == "ok" or status.startswith("not installed"), row
+    ours = [row for row in rows if row.get("contestant", "").startswith("charlstm")]
+    assert all(row["status"] == "ok" and row["bytes_per_second"] > 0 for row in ours)
+
+
+def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
+    peers = ("--peers=torch,plain", "--inputs=one-hot", "--precisions=float32", "--seeds=question")
+    sizes = ("--shapes=1x8-B4-T4", "--seed_shapes=1x8-B4-T4", "--tiny")
+    report = benchmark("peers", *peers, *sizes, *QUICK, "--keras_python=python-of-nobody")
+    rows = {row["contestant"]: row for row in report["tables"]["1x8-B4-T4"]}
+    ours, plain = rows["charlstm"], rows["plain lax.scan"]
+    times = ours["bytes_per_second"] / plain["bytes_per_second"]
+    assert plain["charlstm_is"] == pytest.approx(times)
+    others = ("PyTorch nn.LSTM, one-hot, float32", "float32 products, PyTorch")
+    assert all(rows[name]["status"] in ("ok", "not installed (torch)") for name in others)
+    product = rows["float32 products, JAX"]["flops_per_second"]
+    assert ours["share_of_product_rate"] == pytest.approx(ours["flops_per_second"] / product)
+    seed = report["tables"]["the question's model, 1x8-B4-T4"][1]
+    assert seed["contestant"] == "Keras 3, the question's script"
+    assert seed["status"] == "not installed (python-of-nobody)"
+
+
+def test_quality_is_read_from_a_run_of_charlstm_train(benchmark, text_file):
+    more = ("--configs=quickstart", "--seeds=", "--seconds=2", "--evaluations=2")
+    report = benchmark("time_to_quality", f"--corpus={text_file}", *more)
+    ((row,),) = report["tables"].values()
+    assert row["status"] == "ok"
+    assert len(row["curve"]) >= 2
+    assert row["bits_per_byte"] == row["curve"][-1][1]
