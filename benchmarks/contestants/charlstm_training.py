@@ -1,9 +1,7 @@
 """charlstm itself, training: the configuration, state and compiled dispatch of `charlstm train`."""
 
-import contextlib
 import time
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +12,10 @@ from charlstm import distributed
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
-from charlstm.training import run
-from charlstm.training.loop import MAX_UPDATES_PER_DISPATCH, SECONDS_PER_DISPATCH
-from charlstm.training.optimizer import make_optimizer, make_schedule
-from charlstm.training.state import TrainState, init_state
-from charlstm.training.step import Forward, UpdateMetrics, make_dispatch, make_update
-
-NUM_UPDATES = 10**6  # of the schedule, which is constant
+from charlstm.training.loop import SECONDS_PER_DISPATCH
+from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.state import TrainState
+from charlstm.training.step import UpdateMetrics
 
 
 class Training:
@@ -44,35 +39,16 @@ class Training:
         self.streams = Streams(len(self.text), shape.num_streams, shape.window_length)
         self.mesh = distributed.make_mesh(shape.num_streams)
         jax.set_mesh(self.mesh)
-        self.optimizer = make_optimizer(self.config.optimizer)
-        self.state: TrainState = jax.jit(self.initialise)(jnp.uint32(0))
+        program = Program(self.config, self.alphabet, self.mesh)
+        self.state: TrainState = program.initialise(jnp.uint32(0))
         self.step = 0
-        table = None if self.alphabet.kind == "bytes" else jnp.asarray(self.alphabet.encode_table)
-        forward = Forward(
-            compute_dtype=run.dtype_of(model),
-            recurrence_name=run.recurrence_of(model),
-            dropout=model.dropout,
-            dropout_kind=model.dropout_kind,
-            encode_table=table,
-        )
-        schedule = make_schedule(self.config.optimizer, NUM_UPDATES)
-        update = make_update(forward, self.optimizer, schedule)
         begin = time.perf_counter()
-        # A text of more bytes than this is read on the host.
-        host = mock.patch.object(run, "DEVICE_RESIDENT_BYTES", 0)
-        with contextlib.nullcontext() if spec.get("resident", True) else host:
-            self._dispatch = run.compile_dispatch(
-                update, self.streams, self.text, self.state, self.mesh
-            )
+        self._dispatch = program.compile(
+            self.streams, self.text, self.state, resident=spec.get("resident", True)
+        )
         self.compile_seconds = time.perf_counter() - begin
         self._updates_per_dispatch = spec.get("updates_per_dispatch", 0)
-        self._memory = self._compiled_memory(update) if spec.get("memory") else {}
-
-    def initialise(self, seed: jax.Array) -> TrainState:
-        """The state before the first update."""
-        sizes = self.alphabet.size, self.shape.num_streams
-        axis = distributed.DATA_AXIS
-        return init_state(self.config.model, *sizes, self.optimizer, seed, axis=axis)
+        self._memory = self._compiled_memory() if spec.get("memory") else {}
 
     def advance(self, count: int) -> UpdateMetrics:
         """Makes `count` updates as the training loop does, reading metrics one dispatch late.
@@ -96,7 +72,7 @@ class Training:
         if not most:
             # Benchmarks last a second or more: about what the loop arrives at.
             most = max(1, int(count * SECONDS_PER_DISPATCH))
-        most = min(most, MAX_UPDATES_PER_DISPATCH)
+        most = min(most, self._dispatch.max_updates)
         return [most] * (count // most) + ([count % most] if count % most else [])
 
     def info(self) -> dict[str, Any]:
@@ -105,21 +81,15 @@ class Training:
         return {
             "versions": versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy"),
             "device": f"{self.mesh.size} × {devices[0].device_kind}",
-            "dtype": jnp.dtype(run.dtype_of(self.config.model)).name,
-            "recurrence": run.recurrence_of(self.config.model),
+            "dtype": jnp.dtype(dtype_of(self.config.model)).name,
+            "recurrence": recurrence_of(self.config.model),
             "compile_seconds": self.compile_seconds,
             **self._memory,
         }
 
-    def _compiled_memory(self, update: Any) -> dict[str, int]:
+    def _compiled_memory(self) -> dict[str, int]:
         """Bytes on one device that the compiled program needs."""
-        dispatch = make_dispatch(update, self.streams, MAX_UPDATES_PER_DISPATCH, on_device=True)
-        by_stream = distributed.split_streams(self.mesh, axis=0, ndim=1)
-        first = jax.device_put(self.streams.first_places(), by_stream)
-        whole = distributed.replicated(self.mesh)
-        numbers = jax.device_put((jnp.int32(0), jnp.uint32(0), self.text), whole)
-        compiled = dispatch.lower(self.state, *numbers[:2], first, numbers[2]).compile()
-        analysis = compiled.memory_analysis()
+        analysis = self._dispatch.memory_analysis()
         arguments, temporary = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
         return {"argument_bytes": arguments, "temporary_bytes": temporary}
 

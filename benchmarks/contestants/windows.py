@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import workloads
 from benchmarks.contestants import Contestant, versions_of
 from charlstm.data.streams import Streams
-from charlstm.training.loop import MAX_UPDATES_PER_DISPATCH
+from charlstm.training.program import MAX_UPDATES_PER_DISPATCH
 
 
 def prepare(spec: dict[str, Any]) -> Contestant:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     from charlstm import distributed
     from charlstm.training import checkpoint
     from charlstm.training.evaluation import Evaluator
-    from charlstm.training.run import dtype_of, recurrence_of
+    from charlstm.training.program import dtype_of, recurrence_of
 
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
     from charlstm.sampling.decode import Decoder, Settings
     from charlstm.training import checkpoint
-    from charlstm.training.run import dtype_of, one_device
+    from charlstm.training.program import dtype_of, one_device
 
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)

@@ -18,10 +18,10 @@ from charlstm.errors import TrainingFailed
 from charlstm.model.language_model import Params
 from charlstm.training.evaluation import Evaluation
 from charlstm.training.metrics import Clock, Console, MetricsFile, bytes_rate
+from charlstm.training.program import Dispatch
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
-MAX_UPDATES_PER_DISPATCH = 256
 SECONDS_PER_DISPATCH = 0.5
 
 
@@ -57,7 +57,7 @@ class _Interval:
 
 def fit(
     state: TrainState,
-    dispatch: Callable[[TrainState, int, int], tuple[TrainState, UpdateMetrics]],
+    dispatch: Dispatch,
     streams: Streams,
     config: TrainingConfig,
     stop: int,
@@ -70,7 +70,7 @@ def fit(
 
     Args:
       state: donated.
-      dispatch: (state, step, count) → (state, metrics of each update [K]), not waiting.
+      dispatch: makes several updates.
       streams: what an update reads.
       config: intervals and limits.
       stop: the update to end at, at most `config.num_updates`.
@@ -83,7 +83,7 @@ def fit(
       UserError: a checkpoint could not be written.
     """
     step = int(jax.device_get(state.step))
-    pace = _Pace(config.updates_per_dispatch)
+    pace = _Pace(config.updates_per_dispatch, dispatch.max_updates)
     interval = _Interval([], None, 0, 0, 0.0)
     waiting: tuple[int, UpdateMetrics] | None = None
     mark = progress.clock.seconds()
@@ -136,8 +136,8 @@ def fit(
 class _Pace:
     """How many updates to put into a dispatch: a fixed number, or what fills half a second."""
 
-    def __init__(self, fixed: int):
-        self._fixed = min(fixed, MAX_UPDATES_PER_DISPATCH)
+    def __init__(self, fixed: int, most: int):
+        self._fixed, self._most = min(fixed, most), most
         self._auto = 1
 
     def count(self) -> int:
@@ -145,7 +145,7 @@ class _Pace:
 
     def took(self, count: int, seconds: float) -> None:
         fitting = count * SECONDS_PER_DISPATCH / max(seconds, 1e-6)
-        self._auto = int(min(max(1, fitting), 2 * self._auto, MAX_UPDATES_PER_DISPATCH))
+        self._auto = int(min(max(1, fitting), 2 * self._auto, self._most))
 
 
 def _every(step: int, interval: int) -> bool:

@@ -6,7 +6,6 @@ there goes on from the newest, after making sure that it is the same run.
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,22 @@ from absl import logging
 
 import charlstm
 from charlstm import distributed
-from charlstm.config import Config, ModelConfig
+from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus, load_corpus
 from charlstm.data.ngrams import cached_ngram_levels, describe_position
-from charlstm.data.streams import DEVICE_RESIDENT_BYTES, Streams
+from charlstm.data.streams import Streams
 from charlstm.errors import TrainingFailed, UserError
-from charlstm.model import language_model, recurrence
+from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
 from charlstm.training import checkpoint
 from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.evaluation import Evaluator
-from charlstm.training.loop import MAX_UPDATES_PER_DISPATCH, Actions, Progress, fit
+from charlstm.training.loop import Actions, Progress, fit
 from charlstm.training.metrics import Clock, MetricsFile, make_console
-from charlstm.training.optimizer import make_optimizer, make_schedule
-from charlstm.training.state import TrainState, init_state
-from charlstm.training.step import Forward, UpdateMetrics, make_dispatch, make_update
+from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.state import TrainState
 
 SAMPLE_BYTES = 300
 SAMPLE_TEMPERATURE = 0.8
@@ -81,27 +79,27 @@ def train(
 
     # Devices.
     mesh = distributed.make_mesh(config.data.num_streams)
-    compute_dtype = dtype_of(config.model)
     _make_folder(folder)
 
     with jax.set_mesh(mesh):
         # State: new, from another model's weights, or as this run left it.
-        optimizer = make_optimizer(config.optimizer)
-        initialise = _initialiser(config, alphabet, optimizer)
+        program = Program(config, alphabet, mesh)
         checkpoints = Checkpoints(folder, config.training.keep_last, config.training.keep_every)
         progress = Progress(Clock())
         step = checkpoints.latest_step()
         if step is not None:
             metadata = checkpoints.metadata(step)
-            _require_same_run(folder, metadata, config, corpus, alphabet)
-            state = checkpoints.restore(step, _abstract(initialise, mesh))
+            _require_same_run(folder, metadata, config, corpus)
+            state = checkpoints.restore(step, program.abstract_state())
             progress = Progress(Clock(metadata.clock["seconds"]), metadata.clock["skipped"])
             logging.info("going on from update %d of %s", step, folder)
         else:
             start = None if init_from is None else _read_weights(init_from, config, alphabet, mesh)
-            state = initialise(jnp.uint32(config.training.seed))
+            state = program.initialise(jnp.uint32(config.training.seed))
             if start is not None:
-                state = TrainState(state.step, start, optimizer.init(start), state.carry, state.key)
+                state = TrainState(
+                    state.step, start, program.optimizer.init(start), state.carry, state.key
+                )
                 logging.info("starting from the weights of %s", init_from)
         _write_json(folder / "config.json", config.to_json())
         stop = min(stop_after or config.training.num_updates, config.training.num_updates)
@@ -112,16 +110,7 @@ def train(
             return
 
         # The update, compiled before the first step.
-        forward = Forward(
-            compute_dtype=compute_dtype,
-            recurrence_name=recurrence_of(config.model),
-            dropout=config.model.dropout,
-            dropout_kind=config.model.dropout_kind,
-            encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
-        )
-        schedule = make_schedule(config.optimizer, config.training.num_updates)
-        update = make_update(forward, optimizer, schedule)
-        dispatch = compile_dispatch(update, streams, text, state, mesh)
+        dispatch = program.compile(streams, text, state)
         _introduce(config, corpus, alphabet, state, mesh)
 
         # Train.
@@ -151,99 +140,6 @@ def train(
             console.close()
             metrics_file.close()
             checkpoints.close()
-
-
-def dtype_of(model: ModelConfig) -> Any:
-    """The compute dtype that `model.compute_dtype` stands for on this machine."""
-    if model.compute_dtype == "auto":
-        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    return jnp.dtype(model.compute_dtype)
-
-
-def recurrence_of(model: ModelConfig) -> str:
-    """The full name of the recurrence that `model.recurrence` stands for on this machine."""
-    return recurrence.resolve(model.recurrence, model.hidden_size, model.wavefront_chunk)
-
-
-def one_device() -> jax.sharding.Sharding:
-    """Where a model lives that is not being trained."""
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-
-def compile_dispatch(
-    update: Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]],
-    streams: Streams,
-    text: np.ndarray,
-    state: TrainState,
-    mesh: jax.sharding.Mesh,
-) -> Callable[[TrainState, int, int], tuple[TrainState, UpdateMetrics]]:
-    """The dispatch as the loop calls it, (state, step, count), compiled for this state's shapes.
-
-    A text of up to `DEVICE_RESIDENT_BYTES` is put on every device; windows of a larger one are
-    read on the host for each dispatch.
-    """
-    whole = distributed.replicated(mesh)
-
-    def put(number: int, dtype: Any) -> jax.Array:
-        return jax.device_put(np.asarray(number, dtype), whole)
-
-    on_device = len(text) <= DEVICE_RESIDENT_BYTES
-    dispatch = make_dispatch(update, streams, MAX_UPDATES_PER_DISPATCH, on_device=on_device)
-    if on_device:
-        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
-        first = jax.device_put(streams.first_places(), by_stream)
-        resident = jax.device_put(np.ascontiguousarray(text), whole)
-        zero = put(0, np.int32), put(0, np.uint32)
-        compiled = dispatch.lower(state, *zero, first, resident).compile()
-
-        def call(state: TrainState, step: int, count: int) -> tuple[TrainState, UpdateMetrics]:
-            offset = put(streams.offset(step), np.uint32)
-            return compiled(state, put(count, np.int32), offset, first, resident)
-
-        return call
-
-    split = distributed.split_streams(mesh, axis=2, ndim=3)
-    shape = (MAX_UPDATES_PER_DISPATCH, streams.window_length + 1, streams.num_streams)
-    abstract = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
-    compiled_host = dispatch.lower(state, put(0, np.int32), abstract).compile()
-
-    def call_host(state: TrainState, step: int, count: int) -> tuple[TrainState, UpdateMetrics]:
-        windows = np.zeros(shape, np.uint8)
-        for index in range(count):
-            windows[index] = streams.window(text, step + index)
-        return compiled_host(state, put(count, np.int32), jax.device_put(windows, split))
-
-    return call_host
-
-
-def _initialiser(
-    config: Config, alphabet: Alphabet, optimizer: optax.GradientTransformation
-) -> Callable[[jax.Array], TrainState]:
-    """The jitted function seed → state before the first update."""
-
-    def initialise(seed: jax.Array) -> TrainState:
-        return init_state(
-            config.model,
-            alphabet.size,
-            config.data.num_streams,
-            optimizer,
-            seed,
-            axis=distributed.DATA_AXIS,
-        )
-
-    return jax.jit(initialise)
-
-
-def _abstract(initialise: Callable[[jax.Array], TrainState], mesh: jax.sharding.Mesh) -> Any:
-    """The shapes, dtypes and shardings of a state on these devices, and none of its numbers."""
-    shapes = jax.eval_shape(initialise, jax.ShapeDtypeStruct((), jnp.uint32))
-
-    def on_devices(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
-        sharding = jax.NamedSharding(mesh, spec)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(on_devices, shapes)
 
 
 def _actions(
@@ -335,9 +231,7 @@ def _read_weights(
     return checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
 
 
-def _require_same_run(
-    folder: Path, metadata: Metadata, config: Config, corpus: Corpus, alphabet: Alphabet
-) -> None:
+def _require_same_run(folder: Path, metadata: Metadata, config: Config, corpus: Corpus) -> None:
     """Raises `UserError` unless the checkpoint's run is the one asked for."""
     saved = metadata.config.flat()
     differing = [

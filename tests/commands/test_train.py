@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 
 from charlstm.training import checkpoint
-from charlstm.training.run import one_device
+from charlstm.training.program import one_device
 
 
 def metrics(folder):

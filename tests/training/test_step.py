@@ -9,8 +9,8 @@ import pytest
 from charlstm import distributed
 from charlstm.config import ModelConfig, OptimizerConfig
 from charlstm.data.streams import Streams
-from charlstm.training import run
 from charlstm.training.optimizer import make_optimizer, make_schedule
+from charlstm.training.program import compile_dispatch
 from charlstm.training.state import init_state
 from charlstm.training.step import Forward, make_update
 
@@ -59,18 +59,15 @@ def test_an_update_is_the_gradient_step_of_the_reference():
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-5)
 
 
-@pytest.mark.parametrize("on_device", [True, False], ids=["on device", "from host"])
-def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(monkeypatch, on_device):
+@pytest.mark.parametrize("resident", [True, False], ids=["on device", "from host"])
+def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(resident):
     """Bit for bit, with one compilation for all lengths and no transfer but the explicit ones."""
-    if not on_device:
-        monkeypatch.setattr(run, "DEVICE_RESIDENT_BYTES", 100)
-    monkeypatch.setattr(run, "MAX_UPDATES_PER_DISPATCH", 16)
     mesh = distributed.make_mesh(4)
     results = []
     with jax.set_mesh(mesh):
         for counts in ((11,), (1,) * 11, (2, 8, 1)):
             update, state = make(dropout=0.3, axis=distributed.DATA_AXIS)
-            dispatch = run.compile_dispatch(update, STREAMS, TEXT, state, mesh)
+            dispatch = compile_dispatch(update, STREAMS, TEXT, state, mesh, resident)
             step, losses = 0, []
             with jax.transfer_guard("disallow"):
                 for count in counts:
@@ -84,14 +81,13 @@ def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(monkeypatc
     assert int(results[0][0].step) == 11
 
 
-def test_text_from_host_and_on_device_train_alike(monkeypatch):
+def test_text_from_host_and_on_device_train_alike():
     mesh = distributed.make_mesh(4)
     states = []
     with jax.set_mesh(mesh):
-        for limit in (10**9, 100):
-            monkeypatch.setattr(run, "DEVICE_RESIDENT_BYTES", limit)
+        for resident in (True, False):
             update, state = make(axis=distributed.DATA_AXIS)
-            dispatch = run.compile_dispatch(update, STREAMS, TEXT, state, mesh)
+            dispatch = compile_dispatch(update, STREAMS, TEXT, state, mesh, resident)
             states.append(dispatch(state, 700, 5)[0])
     for a, b in zip(leaves(states[0]), leaves(states[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)

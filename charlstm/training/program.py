@@ -1,0 +1,194 @@
+"""What a configuration computes: the state it starts from and the compiled dispatch."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from charlstm import distributed
+from charlstm.config import Config, ModelConfig
+from charlstm.data.corpus import Alphabet
+from charlstm.data.streams import DEVICE_RESIDENT_BYTES, Streams
+from charlstm.model import recurrence
+from charlstm.training.optimizer import make_optimizer, make_schedule
+from charlstm.training.state import TrainState, init_state
+from charlstm.training.step import Forward, UpdateMetrics, make_dispatch, make_update
+
+# The most updates in one dispatch. Windows read on the host travel with each dispatch, so there
+# it is fewer.
+MAX_UPDATES_PER_DISPATCH = 256
+MAX_UPDATES_PER_HOST_DISPATCH = 32
+
+Update = Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]]
+
+
+class Dispatch(Protocol):
+    """Several updates in one call that does not wait for them."""
+
+    max_updates: int
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, UpdateMetrics]:
+        """Makes updates `step` … `step + count - 1`.
+
+        Args:
+          state: donated.
+          step: the updates made before.
+          count: at most `max_updates`.
+
+        Returns:
+          The state after them, and the metrics of each [max_updates], zero beyond `count`.
+        """
+
+
+class Program:
+    """The computation of a configuration on a mesh.
+
+    Args:
+      config: the experiment.
+      alphabet: of the model.
+      mesh: the devices, in force as `jax.set_mesh`.
+    """
+
+    def __init__(self, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh):
+        self._config, self._alphabet, self._mesh = config, alphabet, mesh
+        self.optimizer: optax.GradientTransformation = make_optimizer(config.optimizer)
+        self.initialise = jax.jit(self._initialise)
+
+    def _initialise(self, seed: jax.Array) -> TrainState:
+        """The state before the first update, from a seed: uint32 scalar."""
+        return init_state(
+            self._config.model,
+            self._alphabet.size,
+            self._config.data.num_streams,
+            self.optimizer,
+            seed,
+            axis=distributed.DATA_AXIS,
+        )
+
+    def abstract_state(self) -> TrainState:
+        """The shapes, dtypes and shardings of the state, and none of its numbers."""
+        shapes = jax.eval_shape(self.initialise, jax.ShapeDtypeStruct((), jnp.uint32))
+
+        def on_devices(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
+            sharding = jax.NamedSharding(self._mesh, spec)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(on_devices, shapes)
+
+    def update(self) -> Update:
+        """The pure function of one update."""
+        model, alphabet = self._config.model, self._alphabet
+        forward = Forward(
+            compute_dtype=dtype_of(model),
+            recurrence_name=recurrence_of(model),
+            dropout=model.dropout,
+            dropout_kind=model.dropout_kind,
+            encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
+        )
+        schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
+        return make_update(forward, self.optimizer, schedule)
+
+    def compile(
+        self, streams: Streams, text: np.ndarray, state: TrainState, resident: bool | None = None
+    ) -> "CompiledDispatch":
+        """The dispatch, compiled for this state; see `compile_dispatch`."""
+        return compile_dispatch(self.update(), streams, text, state, self._mesh, resident)
+
+
+class CompiledDispatch:
+    """A dispatch compiled ahead of time: other shapes are an error and no new compilation."""
+
+    def __init__(
+        self,
+        compiled: Any,
+        max_updates: int,
+        put_count: Callable[[int], jax.Array],
+        inputs: Callable[[int, int], tuple[jax.Array, ...]],
+    ):
+        self.max_updates = max_updates
+        self._compiled, self._put_count, self._inputs = compiled, put_count, inputs
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, UpdateMetrics]:
+        """See `Dispatch`."""
+        return self._compiled(state, self._put_count(count), *self._inputs(step, count))
+
+    def memory_analysis(self) -> Any:
+        """XLA's account of the memory that the program needs on one device, in bytes."""
+        return self._compiled.memory_analysis()
+
+
+def compile_dispatch(
+    update: Update,
+    streams: Streams,
+    text: np.ndarray,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    resident: bool | None = None,
+) -> CompiledDispatch:
+    """Compiles a dispatch.
+
+    Args:
+      update: the pure function of one update.
+      streams: what an update reads.
+      text: uint8 [N], the training split.
+      state: read for its shapes and shardings.
+      mesh: the devices.
+      resident: whether the text is put on every device whole, or its windows are read on the
+        host for each dispatch; None decides by its size.
+    """
+    whole = distributed.replicated(mesh)
+    if resident is None:
+        resident = len(text) <= DEVICE_RESIDENT_BYTES
+    max_updates = MAX_UPDATES_PER_DISPATCH if resident else MAX_UPDATES_PER_HOST_DISPATCH
+    dispatch = make_dispatch(update, streams, max_updates, on_device=resident)
+
+    def put(number: int, dtype: Any = np.int32) -> jax.Array:
+        return jax.device_put(np.asarray(number, dtype), whole)
+
+    if resident:
+        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
+        first = jax.device_put(streams.first_places(), by_stream)
+        on_device = jax.device_put(np.ascontiguousarray(text), whole)
+
+        def places(step: int, count: int) -> tuple[jax.Array, ...]:
+            return put(streams.offset(step), np.uint32), first, on_device
+
+        inputs: Callable[[int, int], tuple[jax.Array, ...]] = places
+    else:
+        split = distributed.split_streams(mesh, axis=2, ndim=3)
+        shape = (max_updates, streams.window_length + 1, streams.num_streams)
+
+        def windows(step: int, count: int) -> tuple[jax.Array, ...]:
+            read = np.zeros(shape, np.uint8)
+            for index in range(count):
+                read[index] = streams.window(text, step + index)
+            return (jax.device_put(read, split),)
+
+        inputs = windows
+    compiled = dispatch.lower(state, put(0), *inputs(0, 0)).compile()
+    return CompiledDispatch(compiled, max_updates, put, inputs)
+
+
+def dtype_of(model: ModelConfig) -> Any:
+    """The compute dtype that `model.compute_dtype` stands for on this machine."""
+    if model.compute_dtype == "auto":
+        return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.dtype(model.compute_dtype)
+
+
+def recurrence_of(model: ModelConfig) -> str:
+    """The full name of the recurrence that `model.recurrence` stands for on this machine."""
+    return recurrence.resolve(model.recurrence, model.hidden_size, model.wavefront_chunk)
+
+
+def one_device() -> jax.sharding.Sharding:
+    """Where a model lives that is not being trained."""
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
