@@ -32,10 +32,10 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def charlstm(environment):
-    """Runs `python -m charlstm …`; returns the finished process with text output."""
+    """Runs `python -m charlstm …`, perhaps behind a prefix; returns the finished process."""
 
-    def run(*arguments, **options):
-        command = [sys.executable, "-m", "charlstm", *map(str, arguments)]
+    def run(*arguments, prefix=(), **options):
+        command = [*prefix, sys.executable, "-m", "charlstm", *map(str, arguments)]
         options = {"env": environment, "timeout": 300, "text": True} | options
         return subprocess.run(command, capture_output=True, check=False, **options)
 

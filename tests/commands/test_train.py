@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -239,11 +238,9 @@ class TestBadInput:
     def test_no_room_for_a_checkpoint(self, train, tmp_path):
         """As on a full disk: from some size on, a file cannot be written."""
 
-        def limit_file_size():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
         large = "--config.model.hidden_size=200"
-        done = train(tmp_path, large, preexec_fn=limit_file_size)
+        limited = ("bash", "-c", 'ulimit -f 100; exec "$@"', "bash")  # in kB
+        done = train(tmp_path, large, prefix=limited)
         assert_refused(done, "could not save", "--workdir")
         # With room again, the same command ends well.
         assert train(tmp_path, large).returncode == 0

@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -177,14 +176,14 @@ def test_unusable_cache_folder_is_reported_with_the_cure(
 
 def test_full_disk_is_reported_and_leaves_nothing_behind(books: Path, cache: Path) -> None:
     program = (
+        "import resource\n"
         "from charlstm.data.corpora import open_corpus\n"
         "from charlstm.errors import UserError\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))\n"
         f"try: open_corpus({str(books)!r})\n"
         "except UserError as error: print(error)"
     )
-    limit = (5, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    done = run_python(
-        program, check=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    )
+    done = run_python(program, check=True)
     assert b"cannot write to the cache folder" in done.stdout
     assert not [path for path in cache.rglob("*") if path.is_file()]
