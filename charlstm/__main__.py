@@ -70,13 +70,13 @@ def _set_up_logging() -> None:
 
 
 def _unraisablehook(unraisable: Any) -> None:
-    """Python's own, but for the reads and writes that outlive a failed checkpoint.
+    """Keeps exceptions that nobody can catch for `--verbosity=1`.
 
-    When one file of a checkpoint cannot be read or written, others are still under way; each of
-    them finds the event loop of the failed call closed, after we have said what the matter is.
+    When one file of a checkpoint cannot be read or written, others are still under way, and each of
+    them fails on its own behind the one line that says what the matter is.
     """
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+    error = unraisable.exc_value
+    logging.debug("ignored in %r: %s", unraisable.object, error, exc_info=error)
 
 
 def _flags_parser(module: ModuleType) -> Callable[[list[str]], list[str]]:
