@@ -2,8 +2,8 @@
 
 charlstm train --config=quickstart
 
-Result on two shared cores of an AMD EPYC (Zen 4) in 196 s: 2.172 bits per byte on the validation
-split, 2.195 on the test split (jax 0.10.2, 2026-11-24).
+Result on two cores of an AMD EPYC (Zen 4) in 113 s: 2.172 bits per byte on the validation split,
+2.195 on the test split (jax 0.10.2, 2026-11-24).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
