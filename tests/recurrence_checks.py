@@ -30,10 +30,7 @@ def loss_and_gradients(
 
     def objective(params, carry):
         layers = language_model.layers_of(params)
-        table = (layers[0]["weight_ih"] + layers[0]["bias"]).astype(compute_dtype)
-        one_hot = jax.nn.one_hot(inputs, table.shape[0], dtype=compute_dtype)
-        projection = jnp.einsum("tbv,vg->tbg", one_hot, table)
-        outputs, after = run(layers, projection, carry, masks, compute_dtype)
+        outputs, after = run(layers, inputs, carry, masks, compute_dtype)
         logits = jnp.einsum("tbh,hv->tbv", outputs.astype(jnp.float32), params["head"]["kernel"])
         logits = logits + params["head"]["bias"]
         loss = jnp.mean(language_model.next_symbol_nats(logits, targets)[0])

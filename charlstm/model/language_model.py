@@ -17,7 +17,7 @@ from flax import nnx
 
 from charlstm.model import recurrence
 from charlstm.model.recurrence import Carry
-from charlstm.sharding import dimension, specify
+from charlstm.sharding import specify
 
 Params = dict[str, Any]
 
@@ -139,11 +139,8 @@ def apply(
       Logits [T, B, V] float32, and the carry after the window.
     """
     layers = layers_of(params)
-    # The bias is folded into the V rows of the table: T·B additions fewer.
-    table = layers[0]["weight_ih"] + layers[0]["bias"]
-    projection = look_up(table.astype(compute_dtype), symbols)
     run = recurrence.get(recurrence_name)
-    outputs, carry = run(layers, projection, carry, masks, compute_dtype)
+    outputs, carry = run(layers, symbols, carry, masks, compute_dtype)
     logits = jnp.einsum(
         "tbh,hv->tbv",
         outputs,
@@ -151,37 +148,6 @@ def apply(
         preferred_element_type=jnp.float32,
     )
     return logits + params["head"]["bias"], carry
-
-
-@jax.custom_vjp
-def look_up(table: jax.Array, symbols: jax.Array) -> jax.Array:
-    """Rows [T, B, G] of the table [V, G] by symbols [T, B].
-
-    The gradient is one product with the one-hot symbols: adding up rows one by one would be
-    serial on every device.
-    """
-    spec = specify(dimension(symbols, 0), dimension(symbols, 1), dimension(table, 1))
-    return table.at[symbols.astype(jnp.int32)].get(out_sharding=spec, mode="promise_in_bounds")
-
-
-def _look_up_forward(table: jax.Array, symbols: jax.Array) -> tuple[jax.Array, Any]:
-    return look_up(table, symbols), (table, symbols)
-
-
-def _look_up_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
-    table, symbols = residuals
-    one_hot = jax.nn.one_hot(symbols, table.shape[0], dtype=gradient.dtype)
-    d_table = jnp.einsum(
-        "tbv,tbg->vg",
-        one_hot,
-        gradient,
-        preferred_element_type=jnp.float32,
-        out_sharding=specify(dimension(table, 0), dimension(table, 1)),
-    )
-    return d_table.astype(table.dtype), None
-
-
-look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def dropout_masks(

@@ -94,18 +94,31 @@ def make_update(
         )
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(nats) & jnp.isfinite(norm)
-        direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         rate = schedule(state.step)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-        changed = (params, opt_state, carry)
+
+        def changed(before: tuple[Params, Any, Carry]) -> tuple[Params, Any, Carry]:
+            params, opt_state, _ = before
+            direction, opt_state = optimizer.update(gradients, opt_state, params)
+            return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state, carry
+
         before = (state.params, state.opt_state, state.carry)
-        params, opt_state, carry = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), changed, before
-        )
+        params, opt_state, carry_after = _if(finite, changed, before)
         metrics = UpdateMetrics(nats, accuracy, norm, rate, 1.0 - finite.astype(jnp.float32))
-        return TrainState(state.step + 1, params, opt_state, carry, state.key), metrics
+        return TrainState(state.step + 1, params, opt_state, carry_after, state.key), metrics
 
     return update
+
+
+def _if(condition: jax.Array, change: Callable[[Any], Any], value: Any) -> Any:
+    """`change(value)` if the condition, a scalar, holds; else `value`.
+
+    On a CPU by a branch: a selection between new and old keeps both, and so would copy all of the
+    parameters and of the optimizer's state in every update. On an accelerator by a selection: there
+    a branch waits for the host.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.cond(condition, change, lambda value: value, value)
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), change(value), value)
 
 
 def make_dispatch(

@@ -28,7 +28,7 @@ class Recurrence(Protocol):
     def __call__(
         self,
         layers: list[dict[str, jax.Array]],
-        projection: jax.Array,
+        symbols: jax.Array,
         carry: Carry,
         masks: jax.Array | None,
         compute_dtype: Any,
@@ -36,9 +36,9 @@ class Recurrence(Protocol):
         """Runs a window through the stack.
 
         Args:
-          layers: from the bottom up, `weight_ih` [H, 4H] and `bias` [4H] (not read in the first,
-            whose projection is given), and `weight_hh` [H, 4H]; float32.
-          projection: [T, B, 4H], `weight_ih · x + bias` of the first layer.
+          layers: from the bottom up, `weight_ih` [V, 4H] in the first and [H, 4H] in the others,
+            `weight_hh` [H, 4H] and `bias` [4H]; float32.
+          symbols: [T, B], integers below V: the first layer's inputs, one-hot.
           carry: the state before the window.
           masks: [L-1, T, B, H] or [L-1, 1, B, H], factors on what layer l passes to layer l+1
             (0 where dropped, 1/(1-dropout) elsewhere); None drops nothing.

@@ -3,10 +3,8 @@
 `jax.experimental.rnn` is float32 (TF32 in the products, unless `jax_default_matmul_precision` says
 otherwise) and has no dropout masks that could be given to it.
 
-cuDNN multiplies the input of its first layer with a weight, and a `Recurrence` is given that
-product already, for a look-up made it. So the first layer of the stack is a scan, and cuDNN runs
-the layers above, whose inputs are true ones. Feeding it the projection through an identity matrix
-instead would cost that layer 16H² multiply-adds a byte where the layer itself has 4H².
+cuDNN multiplies the input of its first layer with a weight, and here that is a look-up. So the
+first layer of the stack is a scan, and cuDNN runs the layers above, whose inputs are dense.
 """
 
 from typing import Any
@@ -22,7 +20,7 @@ from charlstm.sharding import dimension
 
 def cudnn_stack(
     layers: list[dict[str, jax.Array]],
-    projection: jax.Array,
+    symbols: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -35,7 +33,7 @@ def cudnn_stack(
     _check(len(layers), masks, compute_dtype)
     lower = {name: state[:1] for name, state in carry.items()}
     upper = {name: state[1:] for name, state in carry.items()}
-    outputs, lower = scan_stack(layers[:1], projection, lower, None, compute_dtype)
+    outputs, lower = scan_stack(layers[:1], symbols, lower, None, compute_dtype)
     outputs, h, c = _run_upper(pack(layers[1:]), outputs, upper["h"], upper["c"])
     after = {
         "h": jnp.concatenate([lower["h"], h]),

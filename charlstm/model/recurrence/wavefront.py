@@ -25,13 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlstm.model.recurrence import gates
+from charlstm.model.recurrence.look_up import look_up_first
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.sharding import dimension, specify
 
 
 def wavefront_stack(
     layers: list[dict[str, jax.Array]],
-    projection: jax.Array,
+    symbols: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -45,9 +46,10 @@ def wavefront_stack(
     Args:
       chunk_size: the largest number of time steps in a chunk; chunks are made equally long.
     """
-    length = projection.shape[0]
+    length = symbols.shape[0]
     if len(layers) == 1 or length <= chunk_size:
-        return scan_stack(layers, projection, carry, masks, compute_dtype)
+        return scan_stack(layers, symbols, carry, masks, compute_dtype)
+    projection = look_up_first(layers, symbols, compute_dtype)
     upper = layers[1:]
     weights = _Weights(
         jnp.stack([layer["weight_hh"] for layer in layers]),

@@ -59,7 +59,7 @@ def refusal(num_layers=2, masks=None, compute_dtype=jnp.float32):
     params, carry, _, _ = checks.float32(reference.random_case(3, num_layers=num_layers))
     layers = [params["layers"][str(index)] for index in range(num_layers)]
     with pytest.raises(UserError) as caught:
-        cudnn_stack(layers, jnp.ones((9, 4, 48)), carry, masks, compute_dtype)
+        cudnn_stack(layers, jnp.ones((9, 4), jnp.uint8), carry, masks, compute_dtype)
     return str(caught.value)
 
 

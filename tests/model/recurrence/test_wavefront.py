@@ -50,7 +50,7 @@ def test_a_single_layer_or_chunk_is_the_scan_itself():
     for num_layers, chunk_size in ((1, 3), (3, 9)):
         params, carry, _, _ = checks.float32(reference.random_case(5, num_layers=num_layers))
         layers = [params["layers"][str(index)] for index in range(num_layers)]
-        arguments = (layers, jnp.ones((9, 4, 48)), carry, None)
+        arguments = (layers, jnp.ones((9, 4), jnp.uint8), carry, None)
         run = partial(wavefront_stack, chunk_size=chunk_size, compute_dtype=jnp.float32)
         scan = partial(scan_stack, compute_dtype=jnp.float32)
         assert str(jax.make_jaxpr(run)(*arguments)) == str(jax.make_jaxpr(scan)(*arguments))

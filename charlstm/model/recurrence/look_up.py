@@ -1,0 +1,57 @@
+"""The first layer's input: a one-hot byte times a matrix is the look-up of a row."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from charlstm.sharding import dimension, specify
+
+
+def look_up_first(
+    layers: list[dict[str, jax.Array]], symbols: jax.Array, compute_dtype: Any
+) -> jax.Array:
+    """The input's share of the first layer's pre-activations, bias included.
+
+    Args:
+      layers: from the bottom up; of the first, `weight_ih` [V, 4H] and `bias` [4H].
+      symbols: [T, B], integers below V.
+      compute_dtype: of the result.
+
+    Returns:
+      [T, B, 4H] in the compute dtype.
+    """
+    # The bias is folded into the V rows of the table: T·B additions fewer.
+    table = layers[0]["weight_ih"] + layers[0]["bias"]
+    return look_up(table.astype(compute_dtype), symbols)
+
+
+@jax.custom_vjp
+def look_up(table: jax.Array, symbols: jax.Array) -> jax.Array:
+    """Rows [T, B, G] of the table [V, G] by symbols [T, B].
+
+    The gradient is one product with the one-hot symbols: adding up rows one by one would be
+    serial on an accelerator.
+    """
+    spec = specify(dimension(symbols, 0), dimension(symbols, 1), dimension(table, 1))
+    return table.at[symbols.astype(jnp.int32)].get(out_sharding=spec, mode="promise_in_bounds")
+
+
+def _look_up_forward(table: jax.Array, symbols: jax.Array) -> tuple[jax.Array, Any]:
+    return look_up(table, symbols), (table, symbols)
+
+
+def _look_up_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
+    table, symbols = residuals
+    one_hot = jax.nn.one_hot(symbols, table.shape[0], dtype=gradient.dtype)
+    d_table = jnp.einsum(
+        "tbv,tbg->vg",
+        one_hot,
+        gradient,
+        preferred_element_type=jnp.float32,
+        out_sharding=specify(dimension(table, 0), dimension(table, 1)),
+    )
+    return d_table.astype(table.dtype), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
