@@ -1,4 +1,7 @@
-"""The decode loop: a prompt is read by a scan, then symbols are drawn in one jitted loop."""
+"""The decode loop: a prompt is read by a scan, then symbols are drawn in one jitted loop.
+
+A symbol costs one step of the network on weights that were laid out once, see `model.stepping`.
+"""
 
 import dataclasses
 import functools
@@ -12,7 +15,9 @@ import numpy as np
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry
+from charlstm.model.stepping import Columns, StepWeights, step, step_weights
 from charlstm.sampling.filters import filter_logits
+from charlstm.sharding import dimension, specify
 
 # Symbols in one call of the decode loop: few at first, so that text shows at once.
 FIRST_CHUNK, LARGEST_CHUNK = 4, 128
@@ -37,16 +42,25 @@ class Decoder:
       batch: how many texts.
       settings: how symbols are drawn.
       compute_dtype: of the products.
+      axis: the mesh axis to split the texts over, if any.
     """
 
-    def __init__(self, batch: int, settings: Settings, compute_dtype: Any = jnp.float32):
-        self._batch = batch
+    def __init__(
+        self,
+        batch: int,
+        settings: Settings,
+        compute_dtype: Any = jnp.float32,
+        axis: str | None = None,
+    ):
+        self._batch, self._axis = batch, axis
+        self._start = jax.jit(
+            functools.partial(_start, batch=batch, axis=axis, compute_dtype=compute_dtype)
+        )
         self._prefill = jax.jit(
             functools.partial(_prefill, compute_dtype=compute_dtype), donate_argnums=1
         )
         self._decode = jax.jit(
-            functools.partial(_decode, settings=settings, compute_dtype=compute_dtype),
-            donate_argnums=(1, 2),
+            functools.partial(_decode, settings=settings), donate_argnums=(1, 2)
         )
 
     def __call__(
@@ -60,19 +74,29 @@ class Decoder:
           num_symbols: how many to draw for each text.
           seed: the same seed gives the same symbols.
         """
-        carry = language_model.zero_carry(params, self._batch)
+        weights, carry = self._start(params)
         for chunk in _prefill_chunks(prompt):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
+            if self._axis is not None:
+                symbols = jax.device_put(symbols, jax.P(None, self._axis))
             carry, logits = self._prefill(params, carry, symbols)
+        state, logits = jax.jit(lambda carry, logits: (Columns.of(carry), logits.T))(carry, logits)
         key = jax.random.key(seed)
         drawn, length = 0, FIRST_CHUNK
         while drawn < num_symbols:
             count = min(length, num_symbols - drawn)
-            carry, logits, symbols = self._decode(
-                params, carry, logits, key, np.int32(drawn), np.int32(count)
+            state, logits, symbols = self._decode(
+                weights, state, logits, key, np.int32(drawn), np.int32(count)
             )
             yield np.asarray(symbols)[:count].T
             drawn, length = drawn + count, min(2 * length, LARGEST_CHUNK)
+
+
+def _start(
+    params: Params, *, batch: int, axis: str | None, compute_dtype: Any
+) -> tuple[StepWeights, Carry]:
+    """The weights laid out for steps, and the state before the first byte."""
+    return step_weights(params, compute_dtype), language_model.zero_carry(params, batch, axis)
 
 
 def _prefill(
@@ -84,41 +108,58 @@ def _prefill(
 
 
 def _decode(
-    params: Params,
-    carry: Carry,
+    weights: StepWeights,
+    state: Columns,
     logits: jax.Array,
     key: jax.Array,
     start: jax.Array,
     count: jax.Array,
     *,
     settings: Settings,
-    compute_dtype: Any,
-) -> tuple[Carry, jax.Array, jax.Array]:
+) -> tuple[Columns, jax.Array, jax.Array]:
     """Draws symbols number start … start + count - 1.
 
     Returns:
-      The carry and the logits after them, and uint8 [LARGEST_CHUNK, B] of which the first `count`
-      rows are the symbols.
+      The state and the logits [V, B] after them, and uint8 [LARGEST_CHUNK, B] of which the first
+      `count` rows are the symbols.
     """
+    axis = dimension(logits, 1)
+    # A number for each symbol and text by the symbol's own place: the chunks do not matter.
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(LARGEST_CHUNK))
+    chances = jax.vmap(lambda key: jax.random.uniform(key, logits.shape[1]))(keys)
+    if axis is not None:
+        chances = jax.reshard(chances, jax.P(None, axis))
 
-    def body(index: jax.Array, loop: tuple[Carry, jax.Array, jax.Array]) -> Any:
-        carry, logits, drawn = loop
-        symbols = draw(logits, jax.random.fold_in(key, start + index), settings)
-        logits, carry = language_model.apply(
-            params, carry, symbols[None], compute_dtype=compute_dtype
-        )
-        return carry, logits[0], drawn.at[index].set(symbols)
+    def body(index: jax.Array, loop: tuple[Columns, jax.Array, jax.Array]) -> Any:
+        state, logits, drawn = loop
+        symbols = draw(logits, chances[index], settings)
+        logits, state = step(weights, state, symbols)
+        return state, logits, drawn.at[index].set(symbols)
 
-    drawn = jnp.zeros((LARGEST_CHUNK, logits.shape[0]), jnp.uint8)
-    return jax.lax.fori_loop(0, count, body, (carry, logits, drawn))
+    drawn = jnp.zeros(chances.shape, jnp.uint8, out_sharding=specify(None, axis))
+    return jax.lax.fori_loop(0, count, body, (state, logits, drawn))
 
 
-def draw(logits: jax.Array, key: jax.Array, settings: Settings) -> jax.Array:
-    """One symbol for each row of logits [B, V]: uint8 [B]."""
+def draw(logits: jax.Array, chances: jax.Array, settings: Settings) -> jax.Array:
+    """One symbol for each column of logits [V, B]: uint8 [B].
+
+    By inversion of the distribution function: a symbol is drawn by one random number, its place in
+    [0, 1) among the probabilities laid end to end.
+
+    Args:
+      logits: [V, B] float32.
+      chances: [B] float32, uniform in [0, 1).
+      settings: temperature and filters.
+    """
     if settings.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-    logits = filter_logits(logits / settings.temperature, settings.top_k, settings.top_p)
-    return jax.random.categorical(key, logits).astype(jnp.uint8)
+        return jnp.argmax(logits, axis=0).astype(jnp.uint8)
+    logits = logits / settings.temperature
+    if settings.top_k or settings.top_p < 1:
+        logits = filter_logits(logits.T, settings.top_k, settings.top_p).T
+    weights = jnp.exp(logits - jnp.max(logits, axis=0))
+    # A symbol without weight is never drawn, however the sums are rounded.
+    ends = jnp.where(weights > 0, jnp.cumsum(weights, axis=0), 0)
+    return jnp.argmax(ends > chances * jnp.max(ends, axis=0), axis=0).astype(jnp.uint8)
 
 
 def _prefill_chunks(prompt: np.ndarray) -> Iterator[np.ndarray]:

@@ -33,15 +33,24 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p, wanted):
 
 
 def test_temperature_zero_takes_the_likeliest():
-    drawn = draw(jnp.log(PROBABILITIES), jax.random.key(0), Settings(temperature=0))
+    drawn = draw(jnp.log(PROBABILITIES).T, jnp.array([0.9, 0.1]), Settings(temperature=0))
     assert drawn.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_tempered_distribution(temperature):
-    logits = jnp.broadcast_to(jnp.log(PROBABILITIES[0]), (40_000, 5))
-    drawn = draw(logits, jax.random.key(1), Settings(temperature=temperature))
+    logits = jnp.broadcast_to(jnp.log(PROBABILITIES[0])[:, None], (5, 40_000))
+    chances = jax.random.uniform(jax.random.key(1), 40_000)
+    drawn = draw(logits, chances, Settings(temperature=temperature))
     wanted = PROBABILITIES[0] ** (1 / temperature)
     found = np.bincount(np.asarray(drawn), minlength=5) / 40_000
     # Five standard deviations of a binomial share.
     np.testing.assert_allclose(found, wanted / wanted.sum(), atol=5 * 0.5 / np.sqrt(40_000))
+
+
+def test_a_symbol_that_was_ruled_out_is_never_drawn():
+    """Not even by the numbers at the ends of [0, 1), where sums are rounded."""
+    chances = jnp.concatenate([jnp.linspace(0, 1, 4097)[:-1], jnp.array([1 - 2**-23])])
+    logits = jnp.log(jnp.array([0.0, 0.3, 0.0, 0.7, 0.0]))[:, None]
+    drawn = draw(jnp.broadcast_to(logits, (5, 4097)), chances, Settings())
+    assert set(np.asarray(drawn).tolist()) == {1, 3}

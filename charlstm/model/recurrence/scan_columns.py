@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.model.recurrence import gates
+from charlstm.model.recurrence.look_up import add_rows
 from charlstm.sharding import dimension, specify
 
 
@@ -100,7 +101,7 @@ def _first_backward(
 ) -> tuple[jax.Array | None, ...]:
     symbols, weight_ih, weight_hh, h, outputs, factors = residuals
     dz, dh, dc = _backward_loop(compute_dtype, factors, gradients, weight_hh)
-    d_table = _add_rows(symbols, dz, weight_ih.shape[0])
+    d_table = add_rows(symbols, dz.transpose(0, 2, 1), weight_ih.shape[0])
     d_weight_hh = _weight_gradient(_before(h, outputs), dz, weight_hh)
     return None, d_table, d_weight_hh, jnp.sum(d_table, axis=0), dh, dc
 
@@ -239,28 +240,6 @@ def _weight_gradient(inputs: jax.Array, dz: jax.Array, weight: jax.Array) -> jax
     """The gradient of a weight [F, G] that met `inputs` [F, T, B] and gave dz [T, G, B], float32."""
     spec = specify(dimension(weight, 0), dimension(weight, 1))
     return _product("ftb,tgb->fg", inputs, dz, spec)
-
-
-def _add_rows(symbols: jax.Array, dz: jax.Array, num_symbols: int) -> jax.Array:
-    """The gradient of a table [V, G] whose rows `symbols` [T, B] chose, float32.
-
-    A product with the one-hot symbols would be V multiply-adds where one addition will do.
-    """
-
-    def add(symbols: jax.Array, dz: jax.Array) -> jax.Array:
-        rows = dz.transpose(0, 2, 1).reshape(-1, dz.shape[1]).astype(jnp.float32)
-        table = jnp.zeros((num_symbols, dz.shape[1]), jnp.float32)
-        return table.at[symbols.reshape(-1)].add(rows, mode="promise_in_bounds")
-
-    axis = dimension(symbols, 1)
-    if axis is None:
-        return add(symbols, dz)
-    # Each device adds up the rows of its own streams, and then all devices add theirs.
-    return jax.shard_map(
-        lambda symbols, dz: jax.lax.psum(add(symbols, dz), axis),
-        in_specs=(jax.P(None, axis), jax.P(None, None, axis)),
-        out_specs=jax.P(),
-    )(symbols, dz)
 
 
 def _transposed(weight: jax.Array) -> jax.Array:
