@@ -24,6 +24,23 @@ def require_checkpoint() -> str:
     return CHECKPOINT.value
 
 
+def checkpoint_of(argv: Sequence[str]) -> str:
+    """The checkpoint that the first positional argument names, or else `--checkpoint`.
+
+    Raises:
+      UserError: it is missing, given twice, or more arguments follow.
+    """
+    match argv[1:]:
+        case []:
+            return require_checkpoint()
+        case [path] if CHECKPOINT.value in (None, path):
+            return path
+        case [path]:
+            raise UserError(f"{path} and --checkpoint={CHECKPOINT.value} differ: give one of them")
+        case _:
+            raise UserError(f"unexpected argument {argv[2]!r}; flags begin with --")
+
+
 def no_more_arguments(argv: Sequence[str]) -> None:
     """Refuses positional arguments.
 
