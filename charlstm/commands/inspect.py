@@ -1,7 +1,7 @@
-"""A page that shows what a model's cells do as it reads a text.
+r"""A page that shows what a model's cells do as it reads a text.
 
   charlstm inspect runs/quickstart --corpus=my.txt --output=inspect.html
-  charlstm inspect --checkpoint=runs/quickstart --regex='\\bthe\\b'
+  charlstm inspect --checkpoint=runs/quickstart --regex='\bthe\b'
 
 The text is coloured by any cell, or by how surprising each byte was; the cells that best tell
 quotes, brackets, the place in the line, names and more are found by a score on a held-out half.

@@ -250,12 +250,12 @@ def _shape_of(params: Params) -> tuple[int, int]:
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:
     """An int8 array in a nameless file: memory serves it while there is some."""
     try:
-        file = tempfile.TemporaryFile(prefix="charlstm-")
-        if hasattr(os, "posix_fallocate"):  # takes the room now: a full disk is told at once
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
-        else:
-            file.truncate(math.prod(shape))
-        return np.memmap(file, np.int8, mode="r+", shape=shape)
+        with tempfile.TemporaryFile(prefix="charlstm-") as file:
+            if hasattr(os, "posix_fallocate"):  # takes the room now: a full disk is told at once
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            else:
+                file.truncate(math.prod(shape))
+            return np.memmap(file, np.int8, mode="r+", shape=shape)
     except OSError as error:
         raise UserError(
             f"no room for {math.prod(shape) / 1e6:.0f} MB in {tempfile.gettempdir()} "

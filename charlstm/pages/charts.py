@@ -1,6 +1,7 @@
 """Charts as Vega-Lite specifications, in the colours of the page they are on.
 
-Colours are the style sheet's variables, so that a chart is light or dark, or printed, as the page is.
+Colours are the style sheet's variables, so that a chart is light or dark, or printed, as the page
+is.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ COLOURS = [f"var(--series-{number})" for number in range(1, 9)]
 
 CONFIG: dict[str, Any] = {
     "background": None,
-    "font": "inherit",
+    "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--muted)",

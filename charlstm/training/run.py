@@ -29,6 +29,8 @@ from charlstm.model.language_model import Params
 from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
 from charlstm.training import checkpoint
+from charlstm.training.about import FILE as ABOUT_FILE
+from charlstm.training.about import about
 from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.evaluation import Evaluator
 from charlstm.training.loop import Actions, Progress, fit
@@ -112,6 +114,10 @@ def train(
         # The update, compiled before the first step.
         dispatch = program.compile(streams, text, state)
         _introduce(config, corpus, alphabet, state, mesh)
+        levels = cached_ngram_levels(corpus, "valid")
+        num_parameters = language_model.num_parameters(state.params)
+        told = about(config, corpus, alphabet, num_parameters, levels, mesh, versions())
+        _write_json(folder / ABOUT_FILE, told)
 
         # Train.
         actions = _actions(config, folder, corpus, alphabet, mesh, checkpoints, progress)
