@@ -13,6 +13,7 @@ from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry
 from charlstm.sampling.filters import filter_logits
+from charlstm.sampling.forcing import Forced, hold
 
 # Symbols in one call of the decode loop: few at first, so that text shows at once.
 FIRST_CHUNK, LARGEST_CHUNK = 4, 128
@@ -28,6 +29,7 @@ class Settings:
     temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest symbol
     top_k: int = 0
     top_p: float = 1.0
+    forced: tuple[Forced, ...] = ()  # cells held before every byte, of the prompt too
 
 
 class Decoder:
@@ -42,8 +44,10 @@ class Decoder:
     def __init__(self, batch: int, settings: Settings, compute_dtype: Any = jnp.float32):
         self._batch = batch
         self._prefill = jax.jit(
-            functools.partial(_prefill, compute_dtype=compute_dtype), donate_argnums=1
+            functools.partial(_prefill, forced=settings.forced, compute_dtype=compute_dtype),
+            donate_argnums=1,
         )
+        self._prefill_chunks = (1,) if settings.forced else PREFILL_CHUNKS
         self._decode = jax.jit(
             functools.partial(_decode, settings=settings, compute_dtype=compute_dtype),
             donate_argnums=(1, 2),
@@ -61,7 +65,7 @@ class Decoder:
           seed: the same seed gives the same symbols.
         """
         carry = language_model.zero_carry(params, self._batch)
-        for chunk in _prefill_chunks(prompt):
+        for chunk in _chunks(prompt, self._prefill_chunks):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             carry, logits = self._prefill(params, carry, symbols)
         key = jax.random.key(seed)
@@ -76,9 +80,15 @@ class Decoder:
 
 
 def _prefill(
-    params: Params, carry: Carry, symbols: jax.Array, *, compute_dtype: Any
+    params: Params,
+    carry: Carry,
+    symbols: jax.Array,
+    *,
+    forced: tuple[Forced, ...],
+    compute_dtype: Any,
 ) -> tuple[Carry, jax.Array]:
     """Reads symbols [T, B]; the carry, and the logits [B, V] of what comes next."""
+    carry = hold(carry, forced)
     logits, carry = language_model.apply(params, carry, symbols, compute_dtype=compute_dtype)
     return carry, logits[-1]
 
@@ -104,6 +114,7 @@ def _decode(
     def body(index: jax.Array, loop: tuple[Carry, jax.Array, jax.Array]) -> Any:
         carry, logits, drawn = loop
         symbols = draw(logits, jax.random.fold_in(key, start + index), settings)
+        carry = hold(carry, settings.forced)
         logits, carry = language_model.apply(
             params, carry, symbols[None], compute_dtype=compute_dtype
         )
@@ -121,9 +132,9 @@ def draw(logits: jax.Array, key: jax.Array, settings: Settings) -> jax.Array:
     return jax.random.categorical(key, logits).astype(jnp.uint8)
 
 
-def _prefill_chunks(prompt: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(prompt: np.ndarray, sizes: tuple[int, ...]) -> Iterator[np.ndarray]:
     begin = 0
     while begin < len(prompt):
-        length = next(size for size in PREFILL_CHUNKS if size <= len(prompt) - begin)
+        length = next(size for size in sizes if size <= len(prompt) - begin)
         yield prompt[begin : begin + length]
         begin += length
