@@ -32,6 +32,11 @@ _STOP_AFTER = flags.DEFINE_integer(
 _NUM_CPU_DEVICES = flags.DEFINE_integer(
     "num_cpu_devices", 0, "Devices that the CPU is split into; 0 chooses.", 0
 )
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "START:STOP traces these updates, for Perfetto and TensorBoard."
+)
+_TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files for TensorBoard too.")
+_WANDB = flags.DEFINE_string("wandb", None, "Project at Weights & Biases to tell too.")
 _PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configuration and end.")
 
 _overrides: dict[str, str] = {}
@@ -55,12 +60,21 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(_WORKDIR.value or f"runs/{name}")
     # jax is loaded only once the flags are known good.
     from charlstm import distributed
+    from charlstm.training import profile
     from charlstm.training.run import train
 
     sizes = config.model.hidden_size, config.data.num_streams
     distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or distributed.cpu_devices_for(*sizes))
 
-    train(config, folder, init_from=_INIT_FROM.value, stop_after=_STOP_AFTER.value)
+    train(
+        config,
+        folder,
+        init_from=_INIT_FROM.value,
+        stop_after=_STOP_AFTER.value,
+        tensorboard=_TENSORBOARD.value,
+        wandb_project=_WANDB.value,
+        profile_updates=_PROFILE.value and profile.parse(_PROFILE.value),
+    )
 
 
 def _configuration() -> Config:

@@ -95,13 +95,12 @@ def score(cells: np.ndarray, properties: list[Property]) -> list[Scores]:
 
 def _classes(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The different combinations bool [K, M] of M masks [N], and which one each byte has, [N]."""
-    packed = np.zeros(len(masks[0]), np.uint64)
+    class_of = np.zeros(len(masks[0]), np.int64)
     found = np.zeros((1, 0), bool)
     for mask in masks:  # numbered afresh after each mask, so that no number grows too large
-        keys, packed = np.unique(packed * np.uint64(2) + mask, return_inverse=True)
-        found = np.column_stack([found[(keys // 2).astype(np.intp)], keys % 2 == 1])
-        packed = packed.astype(np.uint64)
-    return found, packed.astype(np.int64)
+        keys, class_of = np.unique(2 * class_of + mask, return_inverse=True)
+        found = np.column_stack([found[keys // 2], keys % 2 == 1])
+    return found, class_of
 
 
 def _area(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:

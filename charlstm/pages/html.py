@@ -80,7 +80,8 @@ def charts_library() -> str:
     """The script of Vega, Vega-Lite and vega-embed, which sets `vegaEmbed`."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().replace("\r\n", "\n").replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("\r", "").replace("</script", "<\\/script")
 
 
 @functools.cache

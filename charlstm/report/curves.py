@@ -124,9 +124,10 @@ def _chart(
 ) -> dict[str, Any]:
     names = [name for name, _ in series]
     values = [{"series": name, **point} for name, points in series for point in points]
+    heights = [point["value"] for _, points in series for point in points]
     few = [name for name, points in series if 0 < len(points) <= FEW_POINTS]
     scale: dict[str, Any] = {"zero": zero, "nice": True}
-    if log and all(point["value"] > 0 for point in values):
+    if log and min(heights) > 0:
         scale = {"type": "log", "nice": False}
     colour = {
         "field": "series",
@@ -145,7 +146,7 @@ def _chart(
     ]
     layers: list[dict[str, Any]] = []
     if levels:
-        heights = [bits for bits, _ in levels] + [point["value"] for point in values]
+        heights += [bits for bits, _ in levels]
         layers += _level_layers(levels, LABEL_SHARE * (max(heights) - min(heights)))
     layers += [
         {

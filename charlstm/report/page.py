@@ -44,7 +44,7 @@ def render(runs: Sequence[Run], output: Path, refresh_seconds: int | None = None
 
 def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
     best, last = run.best(), run.last_validated()
-    seconds = run.lines[-1].get("seconds") if run.lines else None
+    seconds = run.values("seconds")
     rate = run.rate()
     return {
         "name": run.name,
@@ -56,7 +56,7 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
         "best": best,
         "last": last,
         "position": _position(run, best),
-        "time": tqdm.format_interval(round(seconds)) if is_number(seconds) else "n/a",
+        "time": tqdm.format_interval(round(seconds[-1])) if seconds else "n/a",
         "rate": f"{tqdm.format_sizeof(rate)}B/s" if rate else "n/a",
         "bytes_read": tqdm.format_sizeof(run.step * run.bytes_per_update) + "B",
         "levels": _evaluation(run, best, last),

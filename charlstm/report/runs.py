@@ -105,18 +105,18 @@ class Run:
 
     def values(self, key: str) -> list[float]:
         """The numbers under a key of the metrics, in order."""
-        found = (line.get(key) for line in self.lines)
-        return [value for value in found if is_number(value)]
+        return [line[key] for line in self.lines if is_number(line.get(key))]
 
     def best(self) -> dict[str, Any] | None:
         """The line with the best validation; None before the first."""
-        validated = [line for line in self.lines if is_number(line.get("valid_bits_per_byte"))]
-        return min(validated, key=lambda line: line["valid_bits_per_byte"], default=None)
+        return min(self._validated(), key=lambda line: line["valid_bits_per_byte"], default=None)
 
     def last_validated(self) -> dict[str, Any] | None:
         """The newest line with a validation."""
-        validated = [line for line in self.lines if is_number(line.get("valid_bits_per_byte"))]
-        return validated[-1] if validated else None
+        return next(reversed(self._validated()), None)
+
+    def _validated(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if is_number(line.get("valid_bits_per_byte"))]
 
     def rate(self) -> float | None:
         """The median of the bytes per second."""
@@ -161,7 +161,7 @@ class RunReader:
             lines=self._tail.lines(),
             samples=self._samples(),
             about=self._about(),
-            profiles=sorted(self._folder.glob(f"{PROFILE_FOLDER}/**/*.json.gz")),
+            profiles=sorted(self._folder.glob(f"{PROFILE_FOLDER}/**/perfetto_trace.json.gz")),
         )
 
     def _config(self) -> dict[str, Any]:

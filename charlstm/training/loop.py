@@ -17,10 +17,12 @@ from charlstm.data.streams import Streams
 from charlstm.errors import TrainingFailed
 from charlstm.model.language_model import Params
 from charlstm.training.evaluation import Evaluation
-from charlstm.training.metrics import Clock, Console, MetricsFile, bytes_rate
+from charlstm.training.metrics import Clock, Console, bytes_rate
+from charlstm.training.profile import Profile
 from charlstm.training.program import Dispatch
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
+from charlstm.training.writers import Writer
 
 SECONDS_PER_DISPATCH = 0.5
 
@@ -63,8 +65,9 @@ def fit(
     stop: int,
     actions: Actions,
     progress: Progress,
-    metrics_file: MetricsFile,
+    writer: Writer,
     console: Console,
+    profile: Profile | None = None,
 ) -> TrainState:
     """Trains from where `state` is to update `stop`, saves, and returns the state.
 
@@ -76,7 +79,8 @@ def fit(
       stop: the update to end at, at most `config.num_updates`.
       actions: evaluation, samples, saving.
       progress: clock and counters, changed as the run goes on.
-      metrics_file, console: where the run is told.
+      writer, console: where the run is told.
+      profile: traces some of the updates.
 
     Raises:
       TrainingFailed: too many updates in a row were not finite.
@@ -106,7 +110,9 @@ def fit(
             )
 
     while step < stop:
-        due = _due(step, stop, config)
+        if profile is not None:
+            profile.at(step)
+        due = min(_due(step, stop, config), (profile and profile.next_mark(step)) or stop)
         count = min(due - step, pace.count())
         state, metrics = dispatch(state, step, count)
         step += count
@@ -123,9 +129,12 @@ def fit(
         validated = {}
         if last or _every(step, config.evaluate_every):
             validated = _validate(state.params, step, actions, console)
-        metrics_file.write(line | validated)
+        writer.write(line | validated)
         console.update(step, _summary(line))
-        if _every(step, config.sample_every) or (last and config.sample_every):
+        # The first sample is still noise: it shows where a run came from.
+        if config.sample_every and (
+            last or step == config.log_every or _every(step, config.sample_every)
+        ):
             console.say(actions.sample(state.params, step))
         if step == stop or validated or _every(step, config.checkpoint_every):
             actions.save(state, step, validated)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ FILE = "metrics.jsonl"
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, in the order of the updates.
+    """`metrics.jsonl`, one JSON object a line in the order of the updates, and `samples/`.
 
     Args:
       run: the run folder.
@@ -38,10 +38,16 @@ class MetricsFile:
         os.replace(draft, self._path)
         self._file = self._path.open("a")
 
-    def write(self, values: dict[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any]) -> None:
         """Appends a line; it is in the file when this returns."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        self._file.write(json.dumps(dict(values), allow_nan=False) + "\n")
         self._file.flush()
+
+    def sample(self, step: int, drawn: bytes) -> None:
+        """Keeps a text that the model made: `samples/STEP.txt`."""
+        folder = self._path.parent / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{step:08d}.txt").write_bytes(drawn)
 
     def close(self) -> None:
         """Closes the file."""

@@ -35,8 +35,10 @@ from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.evaluation import Evaluator
 from charlstm.training.loop import Actions, Progress, fit
 from charlstm.training.metrics import Clock, MetricsFile, make_console
+from charlstm.training.profile import Profile
 from charlstm.training.program import Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
+from charlstm.training.writers import TensorBoardWriter, WandbWriter, Writer, Writers
 
 SAMPLE_BYTES = 300
 SAMPLE_TEMPERATURE = 0.8
@@ -58,7 +60,14 @@ FREE_FIELDS = frozenset(
 
 
 def train(
-    config: Config, folder: Path, *, init_from: str | None = None, stop_after: int | None = None
+    config: Config,
+    folder: Path,
+    *,
+    init_from: str | None = None,
+    stop_after: int | None = None,
+    tensorboard: bool = False,
+    wandb_project: str | None = None,
+    profile_updates: tuple[int, int] | None = None,
 ) -> None:
     """Trains in `folder`, going on from its newest checkpoint if it has one.
 
@@ -67,6 +76,9 @@ def train(
       folder: the run folder; made if need be.
       init_from: a run or checkpoint whose weights a new run starts from.
       stop_after: ends, saved, after this update of the full schedule.
+      tensorboard: whether to write event files too.
+      wandb_project: the project at Weights & Biases to tell too.
+      profile_updates: the first update to trace, and the one to stop before.
 
     Raises:
       UserError: bad input, before anything is compiled or changed.
@@ -111,6 +123,15 @@ def train(
             checkpoints.close()
             return
 
+        profile = None
+        if profile_updates is not None:
+            profile = Profile(folder, *profile_updates, config.training.num_updates)
+        others: list[Writer] = []
+        if tensorboard:
+            others.append(TensorBoardWriter(folder, first_step))
+        if wandb_project is not None:
+            others.append(WandbWriter(folder, wandb_project, config.to_json()))
+
         # The update, compiled before the first step.
         dispatch = program.compile(streams, text, state)
         _introduce(config, corpus, alphabet, state, mesh)
@@ -120,8 +141,8 @@ def train(
         _write_json(folder / ABOUT_FILE, told)
 
         # Train.
-        actions = _actions(config, folder, corpus, alphabet, mesh, checkpoints, progress)
-        metrics_file = MetricsFile(folder, first_step)
+        writer = Writers([MetricsFile(folder, first_step), *others])
+        actions = _actions(config, writer, corpus, alphabet, mesh, checkpoints, progress)
         console = make_console(config.training.num_updates, first_step)
         try:
             with jax.transfer_guard("disallow"):
@@ -133,8 +154,9 @@ def train(
                     stop,
                     actions,
                     progress,
-                    metrics_file,
+                    writer,
                     console,
+                    profile,
                 )
             checkpoints.wait()
         except OSError as error:
@@ -144,13 +166,15 @@ def train(
             ) from error
         finally:
             console.close()
-            metrics_file.close()
+            if profile is not None:
+                profile.close()
+            writer.close()
             checkpoints.close()
 
 
 def _actions(
     config: Config,
-    folder: Path,
+    writer: Writer,
     corpus: Corpus,
     alphabet: Alphabet,
     mesh: jax.sharding.Mesh,
@@ -175,8 +199,7 @@ def _actions(
         with jax.transfer_guard("allow"):
             pieces = decoder(params, prompt, SAMPLE_BYTES, config.training.seed)
             drawn = alphabet.decode(np.concatenate([piece[0] for piece in pieces]))
-        (folder / "samples").mkdir(exist_ok=True)
-        (folder / "samples" / f"{step:08d}.txt").write_bytes(drawn)
+        writer.sample(step, drawn)
         return f"sample at update {step}:\n{printable(drawn)}\n"
 
     all_finite = jax.jit(
