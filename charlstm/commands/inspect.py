@@ -8,12 +8,10 @@ quotes, brackets, the place in the line, names and more are found by a score on 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags, logging
 
 from charlstm.commands import _shared
-from charlstm.errors import UserError
 
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Text to read; if not given, the validation split of the model's own."
@@ -31,9 +29,7 @@ _WINDOW = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Inspects as the arguments say."""
     checkpoint_path = _shared.checkpoint_of(argv)
-    output = Path(_OUTPUT.value)
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}; make it first")
+    output = _shared.page_to_write(_OUTPUT.value)
     from charlstm.inspection.inspect import inspect
 
     page = inspect(

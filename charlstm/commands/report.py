@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from charlstm.commands import _shared
 from charlstm.errors import UserError
 
 _OUTPUT = flags.DEFINE_string(
@@ -28,9 +29,7 @@ def main(argv: Sequence[str]) -> None:
     if not runs:
         raise UserError("no run is named: charlstm report RUN, such as runs/quickstart")
     default = Path(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
-    output = Path(_OUTPUT.value) if _OUTPUT.value else default
-    if _OUTPUT.value and not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}; make it first")
+    output = _shared.page_to_write(_OUTPUT.value) if _OUTPUT.value else default
     from charlstm.report import watch
     from charlstm.report.runs import readers
 

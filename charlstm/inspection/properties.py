@@ -119,15 +119,20 @@ def inside_brackets(data: bytes, opening: bytes, closing: bytes, longest: int) -
     """Where one of these brackets is open and closed again at most `longest` bytes on: bool [N]."""
     spans = []
     counterparts = dict(zip(closing, opening, strict=True))
-    waiting: list[int] = []
+    waiting: list[int] = []  # places of open brackets
     for match in re.finditer(b"[" + re.escape(opening + closing) + b"]", data):
         place, bracket = match.start(), data[match.start()]
         if bracket not in counterparts:
             waiting.append(place)
-        elif waiting and data[waiting[-1]] == counterparts[bracket]:
-            opened = waiting.pop()
-            if place - opened <= longest:
-                spans.append((opened, place))
+            continue
+        # The nearest counterpart; brackets opened behind it were never closed.
+        depth = len(waiting) - 1
+        while depth >= 0 and place - waiting[depth] <= longest:
+            if data[waiting[depth]] == counterparts[bracket]:
+                spans.append((waiting[depth], place))
+                del waiting[depth:]
+                break
+            depth -= 1
     return _spans(len(data), spans)
 
 
