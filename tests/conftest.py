@@ -94,6 +94,7 @@ def open_page(chromium):
 
     def opened(path, *, width=1280, height=900, **options):
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(120_000)  # for machines that do much else
         contexts.append(context)
         page = context.new_page()
         page.complaints = []
@@ -105,7 +106,7 @@ def open_page(chromium):
             lambda request: request.url == path.as_uri() or page.complaints.append(request.url),
         )
         page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
+        page.wait_for_selector("html[data-ready=yes]")
         return page
 
     yield opened
