@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from charlstm import coordination
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
@@ -229,7 +230,7 @@ class _writing:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not _is_loss_of_a_process(error):
             logging.debug("saving failed", exc_info=error)
             raise UserError(
                 f"could not save to {self._folder}: {_reason(error)}; make room or choose "
@@ -248,11 +249,18 @@ def _reading(folder: Path, read: Callable[[], T]) -> T:
     except (AttributeError, NameError, NotImplementedError):
         raise  # a mistake of ours, not of the file
     except Exception as error:  # Orbax raises exceptions of no class of its own
+        if _is_loss_of_a_process(error):
+            raise
         logging.debug("reading %s failed", folder, exc_info=error)
         raise UserError(
             f"the checkpoint {folder} is damaged or no checkpoint of charlstm "
             f"({_reason(error)}); move it away to use the one before it"
         ) from error
+
+
+def _is_loss_of_a_process(error: Exception) -> bool:
+    """Whether it is no matter of files: the processes meet for every checkpoint."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and not coordination.is_alone()
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from absl import logging
 from tqdm import tqdm
 
+from charlstm import coordination
+
 FILE = "metrics.jsonl"
 
 
@@ -131,8 +133,41 @@ class LineConsole:
         """Nothing to do."""
 
 
+class Silence:
+    """The console and the metrics of a process that is not the first: one speaks for all."""
+
+    def update(self, step: int, summary: str) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Metrics(Protocol):
+    """Where figures are kept."""
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Keeps the figures of an update."""
+
+    def close(self) -> None:
+        """Keeps no more."""
+
+
+def make_metrics_file(run: Path, step: int) -> Metrics:
+    """`metrics.jsonl` in process 0; see `MetricsFile`."""
+    return MetricsFile(run, step) if coordination.is_first() else Silence()
+
+
 def make_console(num_updates: int, step: int) -> Console:
-    """A bar if standard error is a terminal, else lines."""
+    """A bar if standard error is a terminal, else lines; in process 0."""
+    if not coordination.is_first():
+        return Silence()
     kind = BarConsole if sys.stderr.isatty() else LineConsole
     return kind(num_updates, step)
 
