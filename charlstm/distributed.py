@@ -10,6 +10,7 @@ import logging as python_logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,7 +88,7 @@ def _expected_processes(environment: Mapping[str, str]) -> int | None:
     return None
 
 
-def _place(environment: Mapping[str, str]) -> dict[str, object] | None:
+def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Arguments of `jax.distributed.initialize`; None for a process that is alone."""
     if "NUM_PROCESSES" in environment:
         count = _number("NUM_PROCESSES", environment, 1)

@@ -1,6 +1,6 @@
 """Trains with several processes on this machine, its devices split among them.
 
-  python launch/local.py --num_processes=2 --devices_per_process=1 -- --config=quickstart --workdir=runs/two
+  python launch/local.py --num_processes=2 --devices_per_process=1 -- --config=quickstart
 
 What follows `--` goes to `charlstm train`. SIGTERM, SIGUSR1 and SIGINT are passed on, and all
 processes save together. The first that fails ends the rest. The exit code is 0 if all finished, 75

@@ -12,7 +12,7 @@ from charlstm import distributed
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
-from charlstm.training.loop import SECONDS_PER_DISPATCH
+from charlstm.training.conductor import SECONDS_PER_DISPATCH
 from charlstm.training.program import Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics

@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
     config = metadata.config
-    sizes = {"valid_size": _OTHER_TEXT_SPLIT, "test_size": _OTHER_TEXT_SPLIT}
-    corpus = load_corpus(_CORPUS.value or config.data.corpus, **sizes)
+    sizes = _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT
+    corpus = load_corpus(_CORPUS.value or config.data.corpus, *sizes)
     is_own = corpus.sha256 == metadata.corpus["sha256"]
     if is_own:  # the very splits that the model was trained with
         data = config.data

@@ -158,7 +158,7 @@ def _digest(path: Path, data: np.ndarray) -> str:
         pass
     digest = hashlib.sha256()
     for _, part in mapped.chunks(data):
-        digest.update(part)
+        digest.update(part.data)
     try:
         store([digest.hexdigest().encode()], lambda _: kept)
     except UserError as error:

@@ -143,7 +143,7 @@ class Evaluator:
                     places.shape,
                     np.dtype(np.uint8),
                     split,
-                    lambda index, places=places: self._symbols(places[index]),
+                    functools.partial(self._symbols, places),
                 ),
                 distributed.put(scored, split),
             )
@@ -152,7 +152,9 @@ class Evaluator:
             yield chunk
         self._resident = kept
 
-    def _symbols(self, places: np.ndarray) -> np.ndarray:
+    def _symbols(self, every_place: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+        """The symbols of one process's share of the rows."""
+        places = every_place[index]
         text = self._data[np.clip(places, 0, len(self._data) - 1)]
         release(self._data)
         text = np.where(places < 0, np.uint8(BYTES_BEFORE_TEXT[0]), text)

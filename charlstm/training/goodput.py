@@ -27,7 +27,7 @@ class Goodput:
     def __init__(self, began: float | None = None, now: Callable[[], float] = time.monotonic):
         self._now = now
         self._began = now() if began is None else began
-        self._lost = dict.fromkeys(CAUSES, 0.0)
+        self._lost: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
         self._earlier: dict[str, float] = {}
         self._depth = 0
 

@@ -20,6 +20,7 @@ _STATE = jax.P(DATA_AXIS, MODEL_AXIS)  # [B, U]
 _OUTPUTS = jax.P(None, DATA_AXIS, MODEL_AXIS)  # [T, B, U]
 _PROJECTION = jax.P(None, DATA_AXIS, None, MODEL_AXIS)  # [T, B, 4, U]
 _GATHERED = jax.P(None, DATA_AXIS, None)  # [T, B, H]
+_FACTORS: Any = gates.Factors(*[_OUTPUTS] * len(gates.Factors._fields))  # type: ignore[arg-type]
 
 
 def split_stack(
@@ -125,7 +126,7 @@ def _forward(
     run = jax.shard_map(
         partial(_forward_here, compute_dtype),
         in_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
-        out_specs=(_OUTPUTS, _STATE, _STATE, gates.Factors(*[_OUTPUTS] * 6)),
+        out_specs=(_OUTPUTS, _STATE, _STATE, _FACTORS),
         check_vma=False,
     )
     outputs, h_last, c_last, factors = run(projection, weight_hh, h, c)
@@ -161,7 +162,7 @@ def _backward(
     run = jax.shard_map(
         partial(_backward_here, compute_dtype),
         in_specs=(
-            *(_WEIGHT, _STATE, _OUTPUTS, gates.Factors(*[_OUTPUTS] * 6)),
+            *(_WEIGHT, _STATE, _OUTPUTS, _FACTORS),
             *(_OUTPUTS, _STATE, _STATE),
         ),
         out_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
