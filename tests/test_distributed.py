@@ -1,50 +1,62 @@
-"""Several devices compute what one does."""
+"""Several devices and several processes compute what one does."""
 
-import json
-
+import numpy as np
 import pytest
-from conftest import TINY
+from processes import SMALL, Group, checkpoints, curve, metrics
 
+from charlstm import distributed
 from charlstm.distributed import cpu_devices_for
+from charlstm.errors import UserError
+from charlstm.training import checkpoint
+from charlstm.training.program import one_device
 
 
-@pytest.mark.parametrize("dropout_kind", ["standard", "locked"])
-def test_loss_curve_does_not_depend_on_the_number_of_devices(
-    charlstm, text_file, tmp_path, dropout_kind
-):
-    curves = []
-    for count in (1, 2, 4):
-        folder = tmp_path / str(count)
-        done = charlstm(
-            "train",
-            f"--corpus={text_file}",
-            f"--workdir={folder}",
-            f"--num_cpu_devices={count}",
-            *TINY,
-            f"--config.model.dropout_kind={dropout_kind}",
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"devices: {count} × cpu" in done.stderr
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        curves.append([json.loads(line)["train_bits_per_byte"] for line in lines])
-    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
-    assert curves[2] == pytest.approx(curves[0], rel=1e-5)
+@pytest.fixture(scope="module")
+def train(environment, text_file, tmp_path_factory):
+    """Trains with so many processes and devices; returns the run folder."""
+
+    def run(processes, devices, *arguments, folder=None):
+        folder = folder or tmp_path_factory.mktemp("run")
+        flags = [f"--corpus={text_file}", f"--workdir={folder}", *SMALL, *arguments]
+        flags.append(f"--num_cpu_devices={devices // processes}")
+        group = Group(processes, flags, environment, tmp_path_factory.mktemp("output"))
+        assert group.wait() == [0] * processes, group.text()
+        return folder
+
+    return run
 
 
-def test_streams_that_cannot_be_shared_out_are_refused(charlstm, text_file, tmp_path):
-    done = charlstm(
-        "train",
-        f"--corpus={text_file}",
-        f"--workdir={tmp_path}",
-        *TINY,
-        "--num_cpu_devices=3",
-    )
-    assert done.returncode == 2
-    assert "data.num_streams=4" in done.stderr.splitlines()[-1]
+@pytest.fixture(scope="module")
+def alone(train):
+    """The run of one process on one device."""
+    return train(1, 1)
 
 
-def test_cpu_devices_share_the_streams_out_evenly(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
-    assert cpu_devices_for(128, 32) == 4
-    assert cpu_devices_for(128, 7) == 1
-    assert cpu_devices_for(1024, 32) == 1
+def assert_same_curve(folder, alone):
+    found, wanted = curve(folder), curve(alone)
+    assert len(found) == 50
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices"), [(1, 2), (1, 4), (1, 8), (2, 2), (2, 4), (2, 8), (4, 4), (4, 8)]
+)
+def test_loss_curve_does_not_depend_on_processes_and_devices(train, alone, processes, devices):
+    assert_same_curve(train(processes, devices), alone)
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "fields"),
+    [
+        (1, 8, {"model": 2, "data": 4}),
+        (2, 8, {"model": 2}),
+        (2, 4, {"shard": "optimizer"}),
+        (1, 8, {"shard": "parameters"}),
+        (4, 4, {"shard": "parameters", "model": 2}),
+        (2, 2, {"model": 2}),
+    ],
+    ids=str,
+)
+def test_loss_curve_does_not_depend_on_what_is_split(train, alone, processes, devices, fields):
+    mesh = [f"--config.mesh.{name}={value}" for name, value in fields.items()]
+    assert_same_curve(train(processes, devices, *mesh), alone)
