@@ -95,9 +95,22 @@ def leave(code: int) -> None:
 
     Those that fail the same way are given the time to say so. Returns if there are no others.
     """
-    if _client() is None or _num_processes() == 1:
+    if is_alone():
         return
     meet("leaving", SECONDS_TO_FAIL_TOGETHER)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def leave_the_lost(reason: str) -> None:
+    """Ends this process, with exit code 1, because another one is gone; waits for nothing."""
+    sys.stdout.flush()
+    print(
+        f"charlstm: process {jax.process_index()} of {_num_processes()} lost the others: one of "
+        f"them has died, see what it wrote last ({reason}); the same command goes on from the last "
+        "checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

@@ -8,6 +8,8 @@ place there, and without any such sign it is alone. The streams are split over t
 import importlib.util
 import logging as python_logging
 import os
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ MODEL_AXIS = "model"
 
 INITIALIZATION_TIMEOUT = 300  # seconds to wait for the other processes
 HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for dead
+EXIT_BAD_INPUT = 2
 SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
 
 # Up to this hidden size a time step's product is too small to keep two cores busy, and one device
@@ -60,15 +63,26 @@ def initialise(
         jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         python_logging.getLogger("jax._src.distributed").setLevel(python_logging.ERROR)
+        # JAX would abort the process when the time is up, and say so in C++.
+        timer = threading.Timer(
+            initialization_timeout, _give_up, (environment, initialization_timeout)
+        )
+        timer.daemon = True
+        timer.start()
         try:
             jax.distributed.initialize(
                 **arguments,
-                initialization_timeout=initialization_timeout,
+                initialization_timeout=initialization_timeout + 60,
                 heartbeat_timeout_seconds=heartbeat_timeout,
                 shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
             )
         except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(_not_joined(error, environment, initialization_timeout)) from error
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the processes could not join ({reason}): check what started them"
+            ) from error
+        finally:
+            timer.cancel()
     if expected is not None and jax.process_count() != expected:
         raise UserError(
             f"{expected} processes were asked for and JAX knows of {jax.process_count()}: start "
@@ -144,18 +158,15 @@ def _number(name: str, environment: Mapping[str, str], least: int) -> int:
     return int(text)
 
 
-def _not_joined(error: Exception, environment: Mapping[str, str], timeout: int) -> str:
-    reason = " ".join(str(error).split())
+def _give_up(environment: Mapping[str, str], timeout: int) -> None:
     address = environment.get("JAX_COORDINATOR_ADDRESS", "process 0")
-    if "DEADLINE_EXCEEDED" in reason or "UNAVAILABLE" in reason:
-        return (
-            f"the processes did not find each other at {address} within {timeout} s: start all "
-            f"{_expected_processes(environment) or ''} of them at about the same time, check that "
-            "each reaches that host and port, or wait longer with --initialization_timeout=SECONDS"
-        )
-    if "in use" in reason:
-        return f"port {address} is taken: choose another JAX_COORDINATOR_ADDRESS"
-    return f"the processes could not join ({reason[:200]}): check what started them"
+    sys.stderr.write(
+        f"charlstm: the {_expected_processes(environment) or ''} processes did not find each other "
+        f"at {address} within {timeout} s: start all of them at about the same time, check that "
+        "each reaches that host and port, or wait longer with --initialization_timeout=SECONDS\n"
+    )
+    sys.stderr.flush()
+    os._exit(EXIT_BAD_INPUT)
 
 
 def cpu_devices_for(

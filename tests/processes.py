@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+# What XLA spends on making code fast is more than such a run takes.
+_CHEAP = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
 LOCAL = Path(__file__).parent.parent / "launch" / "local.py"
 
 # A configuration small enough that a process costs little more than its imports.
@@ -47,7 +50,7 @@ class Group:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "charlstm", "train", *map(str, arguments)],
-                        env=environment | place,
+                        env=environment | place | _CHEAP,
                         stdout=file,
                         stderr=subprocess.STDOUT,
                     )

@@ -2,13 +2,7 @@
 
 import numpy as np
 import pytest
-from processes import SMALL, Group, checkpoints, curve, metrics
-
-from charlstm import distributed
-from charlstm.distributed import cpu_devices_for
-from charlstm.errors import UserError
-from charlstm.training import checkpoint
-from charlstm.training.program import one_device
+from processes import SMALL, Group, curve
 
 
 @pytest.fixture(scope="module")

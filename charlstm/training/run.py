@@ -180,12 +180,8 @@ def train(
             if coordination.is_alone():
                 raise
             logging.debug("a process was lost", exc_info=error)
-            reason = " ".join(str(error).split())[:200]
-            raise TrainingFailed(
-                f"process {jax.process_index()} of {jax.process_count()} lost the others: one of "
-                f"them has died, see what it wrote last ({reason}); the same command goes on from "
-                "the last checkpoint"
-            ) from error
+            # Whatever is left to do would wait for the dead.
+            coordination.leave_the_lost(" ".join(str(error).split())[:200])
         finally:
             console.close()
             metrics_file.close()
@@ -275,11 +271,19 @@ def _actions(
             checkpoints.save(state, step, metadata)
 
     levels = cached_ngram_levels(corpus, "valid") if coordination.is_first() else []
+
+    def reference(bits: float) -> str:
+        if not levels:
+            return ""
+        counted = levels[0].fit_bytes
+        sampled = counted < corpus.bounds.train[1]
+        return describe_position(bits, levels) + (f" of {counted:,} bytes" if sampled else "")
+
     return Actions(
         evaluate=evaluate,
         sample=sample,
         save=save,
-        reference=lambda bits: describe_position(bits, levels) if levels else "",
+        reference=reference,
     )
 
 
