@@ -81,8 +81,8 @@ def ngram_levels(
     heldout: np.ndarray,
     orders: Iterable[int] = range(6),
     *,
-    max_fit_bytes: int = MAX_FIT_BYTES,
-    max_scored_bytes: int = MAX_SCORED_BYTES,
+    max_fit_bytes: int | None = None,
+    max_scored_bytes: int | None = None,
 ) -> list[NgramLevel]:
     """The levels of a text.
 
@@ -91,12 +91,14 @@ def ngram_levels(
       heldout: uint8 [M], M ≥ 1, scored (its first `max_scored_bytes`); byte t is predicted from
         the min(t, k) bytes before it, so no level sees across the start.
       orders: which ones, up to `MAX_ORDER`.
-      max_fit_bytes, max_scored_bytes: bounds of time and memory.
+      max_fit_bytes, max_scored_bytes: bounds of time and memory; `MAX_FIT_BYTES` and
+        `MAX_SCORED_BYTES` if not given.
 
     Returns:
       One level per order, ascending.
     """
-    train, heldout = train[-max_fit_bytes:], heldout[:max_scored_bytes]
+    train = train[-(max_fit_bytes or MAX_FIT_BYTES) :]
+    heldout = heldout[: max_scored_bytes or MAX_SCORED_BYTES]
     wanted = set(orders)
     return [
         NgramLevel(

@@ -1,6 +1,7 @@
 """Runs that are ended, in whatever way, and go on with other processes and devices."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -97,17 +98,18 @@ def test_a_signal_while_the_others_are_awaited_ends_at_once(environment, text_fi
 
 def test_a_signal_does_not_wait_for_an_evaluation(start, tmp_path):
     text = tmp_path / "long.txt"
-    text.write_bytes(np.random.default_rng(0).integers(97, 123, 2**25, np.uint8).tobytes())
+    text.write_bytes(np.random.default_rng(0).integers(97, 123, 2**21, np.uint8).tobytes())
     options = (
         ENDLESS,
         "--config.data.valid_size=0.9",
+        "--config.model.hidden_size=128",
         "--config.training.log_every=5",
         "--config.training.evaluate_every=5",
     )
     group = start(2, tmp_path / "run", *options, corpus=text)
-    # The first five updates take a moment; then come 30 MB.
+    # The first five updates take a moment; then comes the evaluation.
     group.wait_until((tmp_path / "run" / "metrics.jsonl").exists)
-    time.sleep(5)
+    time.sleep(2)
     assert metrics(tmp_path / "run") == []
     group.processes[0].send_signal(signal.SIGTERM)
     assert group.wait(30) == [75, 75], group.text()
