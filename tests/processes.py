@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 # What XLA spends on making code fast is more than such a run takes.
-_CHEAP = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+CHEAP = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 LOCAL = Path(__file__).parent.parent / "launch" / "local.py"
 
@@ -50,7 +50,7 @@ class Group:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "charlstm", "train", *map(str, arguments)],
-                        env=environment | place | _CHEAP,
+                        env=environment | place | CHEAP,
                         stdout=file,
                         stderr=subprocess.STDOUT,
                     )
@@ -59,6 +59,9 @@ class Group:
     def text(self):
         """What all have written so far."""
         return "\n".join(f"[{path.name}] {path.read_text()}" for path in self.outputs)
+
+    def signal(self, number, process=0):
+        self.processes[process].send_signal(number)
 
     def wait(self, seconds=240):
         """Their exit codes."""
