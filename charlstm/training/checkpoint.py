@@ -7,6 +7,7 @@ model is sampled from that folder and nothing else, whatever devices it was trai
 
 import dataclasses
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,20 @@ class Checkpoints:
         )
         return TrainState(params=restored.params, **restored.progress)
 
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds the validation to a checkpoint that was saved without; in process 0.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        folder = self._folder / str(step)
+        metadata = dataclasses.replace(self.metadata(step), metrics=metrics)
+        with _writing(self._folder):
+            (folder / "metrics").mkdir(exist_ok=True)  # where Orbax looks for the best
+            _replace(folder / "metrics" / "metrics", metrics)
+            _replace(folder / "metadata" / "metadata", metadata.to_json())
+        self._manager.reload()
+
     def close(self) -> None:
         """Ends the background threads; unfinished saves are finished first."""
         with _writing(self._folder):
@@ -212,6 +227,13 @@ def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Shardin
             return checkpointer.restore(folder / "params", laid_out)
 
     return _reading(folder, read)
+
+
+def _replace(path: Path, values: Any) -> None:
+    """Writes JSON so that the file is at all times the old or the new one."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(values))
+    os.replace(draft, path)
 
 
 def _parts(state: TrainState) -> tuple[Params, dict[str, Any]]:

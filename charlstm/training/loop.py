@@ -139,7 +139,7 @@ def fit(
                 if interval.updates:
                     metrics_file.write(line_of_interval())
                 save({})
-                raise _ended(step, order.leave)
+                raise ended(step, order.leave)
             save({})
             mark = progress.clock.seconds()
         due = _due(step, stop, config)
@@ -157,9 +157,9 @@ def fit(
         line = line_of_interval()
         left_off = False
         validated: dict[str, float] = {}
-        if last or _every(step, config.evaluate_every):
+        if evaluation_is_due(step, config):
             with goodput.lost_to("evaluation"):
-                validated = _validate(state.params, step, actions, console)
+                validated = validate(state.params, step, actions, console)
             left_off = not validated
         metrics_file.write(line | validated)
         console.update(step, _summary(line))
@@ -173,12 +173,13 @@ def fit(
         if left_off and step == stop:
             leave = conductor.next().leave
             assert leave is not None
-            raise _ended(step, leave)
+            raise ended(step, leave)
         mark = progress.clock.seconds()
     return state
 
 
-def _ended(step: int, code: int) -> Ended:
+def ended(step: int, code: int) -> Ended:
+    """What to raise after the save at update `step`, for a run that is to end with `code`."""
     if step == 0:
         return Ended("ended before an update was made; the same command begins again", code)
     return Ended(f"saved at update {step}; the same command goes on from there", code)
@@ -243,7 +244,13 @@ def _summary(line: dict[str, Any]) -> str:
     return f"{loss} {bytes_rate(line['bytes_per_second'])}{skipped}"
 
 
-def _validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
+def evaluation_is_due(step: int, config: TrainingConfig) -> bool:
+    """Whether the state after update `step` is to be validated."""
+    return step == config.num_updates or _every(step, config.evaluate_every)
+
+
+def validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
+    """Scores the parameters and says how they did; empty if it was left off."""
     result = actions.evaluate(params)
     if result is None:
         return {}

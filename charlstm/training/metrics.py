@@ -45,6 +45,17 @@ class MetricsFile:
         self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
 
+    def amend(self, values: dict[str, Any]) -> None:
+        """Adds figures to the last line."""
+        self._file.close()
+        lines = self._path.read_text().splitlines()
+        last = json.loads(lines.pop()) if lines else {}
+        lines.append(json.dumps(last | values, allow_nan=False))
+        draft = self._path.with_suffix(".tmp")
+        draft.write_text("\n".join(lines) + "\n")
+        os.replace(draft, self._path)
+        self._file = self._path.open("a")
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -145,6 +156,9 @@ class Silence:
     def write(self, values: dict[str, Any]) -> None:
         """Nothing."""
 
+    def amend(self, values: dict[str, Any]) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -154,6 +168,9 @@ class Metrics(Protocol):
 
     def write(self, values: dict[str, Any]) -> None:
         """Keeps the figures of an update."""
+
+    def amend(self, values: dict[str, Any]) -> None:
+        """Keeps more figures of the last update written."""
 
     def close(self) -> None:
         """Keeps no more."""

@@ -27,7 +27,7 @@ from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed, UserError
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
-from charlstm.preemption import Watch
+from charlstm.preemption import EXIT_SAVED, Watch
 from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
 from charlstm.training import checkpoint
@@ -36,7 +36,7 @@ from charlstm.training.conductor import Conductor, Pace
 from charlstm.training.evaluation import Evaluation, Evaluator
 from charlstm.training.goodput import Goodput, process_began
 from charlstm.training.input import load_shared_corpus
-from charlstm.training.loop import Actions, Progress, fit
+from charlstm.training.loop import Actions, Progress, ended, evaluation_is_due, fit, validate
 from charlstm.training.metrics import Clock, Console, make_console, make_metrics_file
 from charlstm.training.program import Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
@@ -129,7 +129,10 @@ def train(
             _write_json(folder / "config.json", config.to_json())
         stop = min(stop_after or config.training.num_updates, config.training.num_updates)
         first_step = step or 0
-        if first_step >= stop:
+        # A run that had to end in the midst of an evaluation makes up for it.
+        made_up = step is None or bool(metadata.metrics) or step > stop
+        made_up = made_up or not evaluation_is_due(first_step, config.training)
+        if first_step >= stop and made_up:
             logging.info("nothing to do: %s is at update %d of %d", folder, first_step, stop)
             checkpoints.close()
             return
@@ -155,6 +158,14 @@ def train(
         goodput.started()
         try:
             with jax.transfer_guard("disallow"):
+                if not made_up:
+                    with goodput.lost_to("evaluation"):
+                        validated = validate(state.params, first_step, actions, console)
+                    if not validated:
+                        raise ended(first_step, watch.code if watch and watch.code else EXIT_SAVED)
+                    metrics_file.amend(validated)
+                    if coordination.is_first():
+                        checkpoints.add_metrics(first_step, validated)
                 fit(
                     state,
                     dispatch,
