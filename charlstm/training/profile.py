@@ -5,13 +5,16 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from charlstm import coordination
 from charlstm.errors import UserError
 
 FOLDER = "profile"
 
 
 class Profile:
-    """Traces the updates from `start` to `stop` into `profile/` of the run folder.
+    """Traces the updates from `start` to `stop` into `profile/` of the run folder, in process 0.
+
+    Every process has one, for all must cut their updates into the same dispatches.
 
     Raises:
       UserError: the bounds are no span of the run's updates.
@@ -36,6 +39,8 @@ class Profile:
         if self._is_on and step >= self._stop:
             self.close()
         elif step == self._start:
+            if not coordination.is_first():
+                return  # one process's trace tells of all
             jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
             self._is_on = True
 

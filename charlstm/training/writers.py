@@ -6,26 +6,15 @@ Both are optional. Neither has a say in the run: what they show is written to th
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from charlstm import coordination
 from charlstm.errors import UserError
 from charlstm.sampling.text import printable
+from charlstm.training.metrics import Writer
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_ID_FILE = "wandb_id"
-
-
-class Writer(Protocol):
-    """Is told of a run as it goes."""
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """Takes a line of metrics, `step` among its values."""
-
-    def sample(self, step: int, drawn: bytes) -> None:
-        """Takes a text that the model made."""
-
-    def close(self) -> None:
-        """Sends on what is still waiting."""
 
 
 class Writers:
@@ -38,6 +27,11 @@ class Writers:
         """See `Writer`."""
         for writer in self._writers:
             writer.write(values)
+
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """See `Writer`."""
+        for writer in self._writers:
+            writer.amend(values)
 
     def sample(self, step: int, drawn: bytes) -> None:
         """See `Writer`."""
@@ -78,6 +72,10 @@ class TensorBoardWriter:
         for name, value in scalars(values):
             self._writer.add_scalar(name, value, values["step"])
         self._writer.flush()
+
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """See `Writer`."""
+        self.write(values)
 
     def sample(self, step: int, drawn: bytes) -> None:
         """See `Writer`."""
@@ -124,6 +122,10 @@ class WandbWriter:
         """See `Writer`."""
         self._run.log(dict(scalars(values)), step=values["step"])
 
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """See `Writer`."""
+        self.write(values)
+
     def sample(self, step: int, drawn: bytes) -> None:
         """See `Writer`."""
         self._run.log({"sample": printable(drawn)}, step=step)
@@ -131,6 +133,23 @@ class WandbWriter:
     def close(self) -> None:
         """See `Writer`."""
         self._run.finish()
+
+
+def other_writers(
+    run: Path, step: int, *, tensorboard: bool, wandb_project: str | None, config: dict[str, Any]
+) -> list[Writer]:
+    """The writers asked for beside the run folder's own; in process 0.
+
+    Raises:
+      UserError: an extra is not installed.
+    """
+    writers: list[Writer] = []
+    if coordination.is_first():
+        if tensorboard:
+            writers.append(TensorBoardWriter(run, step))
+        if wandb_project is not None:
+            writers.append(WandbWriter(run, wandb_project, config))
+    return writers
 
 
 def scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
