@@ -3,8 +3,9 @@
   python -m benchmarks.scaling
   python -m benchmarks.scaling --shapes=3x1024-B512-T128 --devices=1,2,4,8
 
-On a machine without several GPUs the devices are simulated on its CPU. Where there are more of them
-than cores that says what sharing out costs, and nothing of what real devices would gain.
+Devices simulated on the CPU have tables of their own. Where there are more of them than cores they
+say what sharing out costs, and nothing of what real devices would gain. Real devices, GPUs, are
+measured where there are two or more.
 """
 
 from collections.abc import Sequence
@@ -37,26 +38,43 @@ def main(argv: Sequence[str]) -> None:
     report = common.new_report("scaling", "Training on several devices")
     tables: dict[str, list[dict[str, Any]]] = {}
     num_gpus = len(reporting.machine()["gpus"])
-    simulated = num_gpus < 2
-    counts = [int(count) for count in _DEVICES.value if simulated or int(count) <= num_gpus]
-    kind = "simulated on the CPU" if simulated else "GPUs"
+    every = [int(count) for count in _DEVICES.value]
+    kinds = {"simulated": every}
+    if num_gpus > 1:
+        kinds["real"] = [count for count in every if count <= num_gpus]
+    else:
+        report.notes.append("No real devices: this machine has fewer than two GPUs.")
     for shape in common.shapes(_SHAPES.value):
-        grown = [_grown(shape, count) for count in counts]
-        ways = {f"{shape} shared out, {kind}": [shape] * len(counts)}
-        if _WEAK.value:
-            ways[f"{shape} for each device, {kind}"] = grown
-        for heading, shapes in ways.items():
-            common.say(heading)
-            entries = [_entry(s, n, simulated) for s, n in zip(shapes, counts, strict=True)]
-            rows = tables[heading] = report.table(heading, _COLUMNS)
-            outcomes = common.compete(entries, report)
-            for outcome, its_shape in zip(outcomes, shapes, strict=True):
-                rows.append(lineup.row(outcome, its_shape, its_shape.bytes_per_update))
-            one = rows[0].get("bytes_per_second")
-            for row in rows:
-                if one and "bytes_per_second" in row:
-                    row["times_one"] = row["bytes_per_second"] / one
+        for kind, counts in kinds.items():
+            _measure(shape, kind, counts, report, tables)
     report.write(lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s"))
+
+
+def _measure(
+    shape: Shape,
+    kind: str,
+    counts: list[int],
+    report: reporting.Report,
+    tables: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Adds the tables of a shape on devices of a kind, `simulated` or `real`."""
+    where = {"simulated": "simulated devices, CPU", "real": "real devices, GPUs"}[kind]
+    ways = {f"{shape} shared out, {where}": [shape] * len(counts)}
+    if _WEAK.value:
+        ways[f"{shape} for each device, {where}"] = [_grown(shape, count) for count in counts]
+    for heading, shapes in ways.items():
+        common.say(heading)
+        simulated = kind == "simulated"
+        entries = [_entry(s, n, simulated) for s, n in zip(shapes, counts, strict=True)]
+        rows = tables[heading] = report.table(heading, _COLUMNS)
+        outcomes = common.compete(entries, report)
+        for outcome, its_shape in zip(outcomes, shapes, strict=True):
+            row = lineup.row(outcome, its_shape, its_shape.bytes_per_update)
+            rows.append(row | {"simulated": simulated})
+        one = rows[0].get("bytes_per_second")
+        for row in rows:
+            if one and "bytes_per_second" in row:
+                row["times_one"] = row["bytes_per_second"] / one
 
 
 def _grown(shape: Shape, count: int) -> Shape:

@@ -5,6 +5,7 @@ Needs numpy only, for peers that live in an environment of their own.
 
 import dataclasses
 import re
+import tempfile
 from typing import Any, Self
 
 import numpy as np
@@ -103,3 +104,24 @@ def symbols_of(shape: Shape) -> np.ndarray:
     if shape.num_symbols == 256:
         return text
     return np.searchsorted(np.unique(text), text).astype(np.uint8)
+
+
+def mapped_text(spec: dict[str, Any]) -> np.ndarray:
+    """A text on disk, mapped: uint8 [N].
+
+    Args:
+      spec: `path`, a file to map; or `mapped_bytes`, the size of one to make, which is
+        the text of `make_text` again and again, a thousandth of each copy changed.
+    """
+    if "path" in spec:
+        return np.memmap(spec["path"], np.uint8, mode="r")
+    part = make_text()
+    rng = np.random.default_rng(1)
+    with tempfile.NamedTemporaryFile() as file:  # stays mapped though its name is gone
+        for _ in range(max(1, spec["mapped_bytes"] // len(part))):
+            copy = part.copy()
+            places = rng.integers(0, len(copy), len(copy) // 1000)
+            copy[places] = part[places - 1]
+            file.write(copy.data)
+        file.flush()
+        return np.memmap(file.name, np.uint8, mode="r")

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import pkgutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from logging import Formatter
@@ -14,17 +15,27 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from charlstm import commands
-from charlstm.errors import TrainingFailed, UserError
+from charlstm import commands, preemption
+from charlstm.errors import Ended, TrainingFailed, UserError
+from charlstm.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def run() -> None:
     """Runs the command that the process's arguments name, and exits with its code."""
-    sys.exit(main(sys.argv))
+    try:
+        code = main(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        code = EXIT_FAILED
+    if code in (0, EXIT_SAVED):
+        preemption.ignore()
+    if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.coordination" in sys.modules:
+        # One of several processes that fails must not wait for the others to end.
+        sys.modules["charlstm.coordination"].leave(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,6 +54,10 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, TrainingFailed) as error:
         print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except Ended as end:
+        if str(end):
+            print(f"charlstm: {end}", file=sys.stderr)
+        return end.code
     except KeyboardInterrupt:
         print("charlstm: interrupted; a run goes on from its last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -56,7 +56,10 @@ class ModelConfig(Section):
     # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # The implementation of the time loop; auto chooses by device and hidden size.
-    recurrence: Literal["auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn"] = "auto"
+    # (split where mesh.model is above 1).
+    recurrence: Literal[
+        "auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn", "split"
+    ] = "auto"
     # wavefront: the time steps that a layer makes before the layer above follows.
     wavefront_chunk: int = 32
     forget_bias: float = 1.0
@@ -161,6 +164,8 @@ class TrainingConfig(Section):
     evaluate_every: int = 500
     sample_every: int = 1000
     checkpoint_every: int = 500
+    # Save also when so many seconds have passed since the last save; 0 means never.
+    checkpoint_seconds: float = 600.0
     # Checkpoints kept: the last few, the best by validation bits per byte, and one
     # every keep_every updates for good.
     keep_last: int = 2
@@ -179,7 +184,26 @@ class TrainingConfig(Section):
         self.require("max_skipped_in_a_row", self.max_skipped_in_a_row >= 1, "1 or more")
         for name in ("evaluate_every", "sample_every", "checkpoint_every", "keep_every"):
             self.require(name, getattr(self, name) >= 0, "0 (never) or more")
+        self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 (never) or more")
         self.require("updates_per_dispatch", self.updates_per_dispatch >= 0, "0 (auto) or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig(Section):
+    """How devices share the work. What is computed does not depend on it."""
+
+    # Devices that share the streams out among them; 0: all that model leaves.
+    data: int = 0
+    # Devices that share each layer's hidden units, for models too large for one device.
+    model: int = 1
+    # What every device of the axis data keeps a share of only, for less memory and more traffic:
+    # the optimizer's state (as ZeRO's first stage), or the parameters as well (as its third, FSDP).
+    shard: Literal["nothing", "optimizer", "parameters"] = "nothing"
+
+    def validate(self) -> None:
+        """Counts are possible."""
+        self.require("data", self.data >= 0, "0 (all that remain) or more")
+        self.require("model", self.model >= 1, "1 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,8 +214,19 @@ class Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
+        if self.model.hidden_size % self.mesh.model:
+            raise UserError(
+                f"mesh.model={self.mesh.model} must divide model.hidden_size="
+                f"{self.model.hidden_size}: each device holds as many hidden units"
+            )
+        if self.mesh.model > 1 and self.model.recurrence not in ("auto", "split"):
+            raise UserError(
+                f"model.recurrence={self.model.recurrence} runs on whole layers and mesh.model="
+                f"{self.mesh.model} splits them: leave model.recurrence at auto"
+            )
         warmup, updates = self.optimizer.warmup_updates, self.training.num_updates
         decays = self.optimizer.schedule in ("cosine", "linear")
         if decays and warmup >= updates:

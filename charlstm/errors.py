@@ -13,3 +13,14 @@ class TrainingFailed(Exception):
 
     The command line prints the message and exits with code 1.
     """
+
+
+class Ended(Exception):
+    """A run that was asked to end and has saved all it did.
+
+    The command line prints the message and exits with the code.
+    """
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code

@@ -1,6 +1,7 @@
-"""What several tests share: a text, and the command line as a real process."""
+"""What several tests share: a text, the command line as a real process, and a real browser."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -67,3 +68,49 @@ def trained(charlstm, text_file, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium, the system's own."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        needed = "no Chromium: apt-get install -y chromium"
+        if os.environ.get("CHARLSTM_TESTS_NEED_CHROMIUM"):
+            pytest.fail(needed)
+        pytest.skip(needed)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens a file as a person would, and keeps what must not be: messages, dialogs, requests."""
+    contexts = []
+
+    def opened(path, *, width=1280, height=900, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(120_000)  # for machines that do much else
+        contexts.append(context)
+        page = context.new_page()
+        page.complaints = []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: page.complaints.append(dialog.message) or dialog.dismiss())
+        page.on(
+            "request",
+            lambda request: request.url == path.as_uri() or page.complaints.append(request.url),
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield opened
+    for context in contexts:
+        for page in context.pages:
+            assert page.complaints == []
+        context.close()

@@ -12,7 +12,7 @@ from charlstm import distributed
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
-from charlstm.training.loop import SECONDS_PER_DISPATCH
+from charlstm.training.conductor import SECONDS_PER_DISPATCH
 from charlstm.training.program import Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
@@ -25,12 +25,13 @@ class Training:
       spec: `shape`, and if wanted `fields` (configuration fields by address), `cpu_devices` (0
         chooses as the command does), `updates_per_dispatch` (0: what fills half a second),
         `resident` (False reads windows on the host though the text is small), `memory` (True
-        compiles once more to learn what the program needs).
+        compiles once more to learn what the program needs), `mapped_bytes` (the text is a file of
+        that size, mapped from disk; `path` names one).
     """
 
     def __init__(self, spec: dict[str, Any]):
         self.shape = shape = workloads.Shape(**spec["shape"])
-        self.text = workloads.make_text()
+        self.text = workloads.mapped_text(spec) if "mapped_bytes" in spec else workloads.make_text()
         self.config = Config().replace(_fields(shape) | spec.get("fields", {}))
         model = self.config.model
         automatic = distributed.cpu_devices_for(model.hidden_size, shape.num_streams)
@@ -75,6 +76,10 @@ class Training:
         most = min(most, self._dispatch.max_updates)
         return [most] * (count // most) + ([count % most] if count % most else [])
 
+    def input_seconds(self) -> float:
+        """Seconds so far for which updates waited for their text."""
+        return self._dispatch.input_seconds()
+
     def info(self) -> dict[str, Any]:
         """Facts for the report."""
         devices = self.mesh.devices.flat
@@ -100,8 +105,12 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     device = training.mesh.devices.flat[0]
 
     def turn(count: int) -> dict[str, float]:
+        waited = training.input_seconds()
         metrics = training.advance(count)
-        figures = {"nats": float(metrics.nats[0])}
+        figures = {
+            "nats": float(metrics.nats[0]),
+            "input_seconds": training.input_seconds() - waited,
+        }
         memory = device.memory_stats() or {}
         if "peak_bytes_in_use" in memory:
             figures["device_peak_bytes"] = memory["peak_bytes_in_use"]

@@ -1,6 +1,5 @@
 """The input alone: windows of text made ready on the device, and nothing trained on them."""
 
-import tempfile
 from typing import Any
 
 import jax
@@ -18,8 +17,8 @@ def prepare(spec: dict[str, Any]) -> Contestant:
 
     Args:
       spec: `shape`; `source`: `device` gathers from a text on the device in one jitted loop, `host`
-        reads a memory-mapped file and puts windows on the device, many at a time; `text_bytes`, the
-        size of the mapped file; `path`, a file to map instead.
+        reads a memory-mapped file and puts windows on the device, many at a time; `mapped_bytes`,
+        the size of the mapped file; `path`, a file to map instead.
     """
     shape = workloads.Shape(**spec["shape"])
     turn = _device(shape) if spec["source"] == "device" else _host(shape, spec)
@@ -54,15 +53,7 @@ def _device(shape: workloads.Shape) -> Any:
 
 
 def _host(shape: workloads.Shape, spec: dict[str, Any]) -> Any:
-    if "path" in spec:
-        text = np.memmap(spec["path"], np.uint8, mode="r")
-    else:
-        with tempfile.NamedTemporaryFile() as file:  # stays mapped though its name is gone
-            part = workloads.make_text().tobytes()
-            for _ in range(max(1, spec["text_bytes"] // len(part))):
-                file.write(part)
-            file.flush()
-            text = np.memmap(file.name, np.uint8, mode="r")
+    text = workloads.mapped_text(spec)
     streams = Streams(len(text), shape.num_streams, shape.window_length)
     step = 0
 
@@ -71,7 +62,7 @@ def _host(shape: workloads.Shape, spec: dict[str, Any]) -> Any:
         last = None
         for begin in range(0, count, MAX_UPDATES_PER_DISPATCH):
             size = min(MAX_UPDATES_PER_DISPATCH, count - begin)
-            windows = np.stack([streams.window(text, step + index) for index in range(size)])
+            windows = streams.read(text, step, size, slice(None))
             last = jax.device_put(windows)
             step += size
         jax.block_until_ready(last)

@@ -1,6 +1,7 @@
 """Flags that several commands share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -22,6 +23,35 @@ def require_checkpoint() -> str:
     if not CHECKPOINT.value:
         raise UserError("--checkpoint=RUN_OR_CHECKPOINT is missing: name a run folder")
     return CHECKPOINT.value
+
+
+def checkpoint_of(argv: Sequence[str]) -> str:
+    """The checkpoint that the first positional argument names, or else `--checkpoint`.
+
+    Raises:
+      UserError: it is missing, given twice, or more arguments follow.
+    """
+    match argv[1:]:
+        case []:
+            return require_checkpoint()
+        case [path] if CHECKPOINT.value in (None, path):
+            return path
+        case [path]:
+            raise UserError(f"{path} and --checkpoint={CHECKPOINT.value} differ: give one of them")
+        case _:
+            raise UserError(f"unexpected argument {argv[2]!r}; flags begin with --")
+
+
+def page_to_write(output: str) -> Path:
+    """The path of a page that `--output` names.
+
+    Raises:
+      UserError: its folder does not exist.
+    """
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {path.parent}; make it first")
+    return path
 
 
 def no_more_arguments(argv: Sequence[str]) -> None:

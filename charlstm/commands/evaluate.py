@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
     config = metadata.config
-    sizes = {"valid_size": _OTHER_TEXT_SPLIT, "test_size": _OTHER_TEXT_SPLIT}
-    corpus = load_corpus(_CORPUS.value or config.data.corpus, **sizes)
+    sizes = _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT
+    corpus = load_corpus(_CORPUS.value or config.data.corpus, *sizes)
     is_own = corpus.sha256 == metadata.corpus["sha256"]
     if is_own:  # the very splits that the model was trained with
         data = config.data
@@ -101,4 +101,8 @@ def _levels(corpus: Corpus, split: str) -> tuple[list[NgramLevel], str]:
     scored = split if split in ("valid", "test") else "valid"
     if corpus.bounds.valid[0] == corpus.bounds.valid[1]:
         return [], "none, the text is too short"
-    return cached_ngram_levels(corpus, scored), f"counted on its training split, scored on {scored}"
+    levels = cached_ngram_levels(corpus, scored)
+    part = ""
+    if levels[0].fit_bytes < corpus.bounds.train[1]:
+        part = f"{levels[0].fit_bytes:,} bytes of "
+    return levels, f"counted on {part}its training split, scored on {scored}"

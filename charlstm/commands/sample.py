@@ -22,6 +22,9 @@ _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "How many texts, side by s
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed, the same text.", 0, 2**32 - 1)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest bytes; 0 for all.", 0)
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw among the likeliest bytes of this total.", 0.0, 1.0)
+_FORCE = flags.DEFINE_multi_string(
+    "force", [], "LAYER:CELL=VALUE holds a cell's state at a value, counted from 0; repeatable."
+)
 _RAW = flags.DEFINE_boolean("raw", False, "Write the bytes as they are, no UTF-8 repaired.")
 
 
@@ -32,17 +35,20 @@ def main(argv: Sequence[str]) -> None:
     prompt = _prompt_bytes()
     if _TOP_P.value == 0:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
+    from charlstm.sampling import forcing
     from charlstm.sampling.decode import Decoder, Settings
     from charlstm.training import checkpoint
     from charlstm.training.program import dtype_of, one_device
 
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
+    model = metadata.config.model
+    forced = forcing.parse(_FORCE.value, model.num_layers, model.hidden_size)
     symbols = metadata.alphabet.encode(prompt)
     params = checkpoint.read_params(folder, metadata, one_device())
     logging.info("checkpoint: %s", folder)
-    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value)
-    decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(metadata.config.model))
+    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, forced)
+    decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(model))
     pieces = decoder(params, symbols, _NUM_BYTES.value, _SEED.value)
 
     if _NUM_SAMPLES.value == 1:

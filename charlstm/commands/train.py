@@ -10,11 +10,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from charlstm.commands import _shared
 from charlstm.config import Config, load_config
 from charlstm.errors import UserError
+from charlstm.preemption import Watch, join_watches
 
 _CONFIG = flags.DEFINE_string(
     "config", "quickstart", "Name of a configuration, or path of a .py or .json file."
@@ -30,8 +31,22 @@ _STOP_AFTER = flags.DEFINE_integer(
     "stop_after", None, "Save and end after this update; the same command without it goes on.", 1
 )
 _NUM_CPU_DEVICES = flags.DEFINE_integer(
-    "num_cpu_devices", 0, "Devices that the CPU is split into; 0 chooses.", 0
+    "num_cpu_devices", 0, "Devices that this process's CPU is split into; 0 chooses.", 0
 )
+_PRINT_SHARDINGS = flags.DEFINE_boolean(
+    "print_shardings", False, "Show how every array of the state lies over the devices."
+)
+_INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
+    "initialization_timeout", 300, "Seconds to wait for the other processes.", 1
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout", 30, "Seconds of silence after which a process is taken for dead.", 1
+)
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "START:STOP traces these updates, for Perfetto and TensorBoard."
+)
+_TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files for TensorBoard too.")
+_WANDB = flags.DEFINE_string("wandb", None, "Project at Weights & Biases to tell too.")
 _PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configuration and end.")
 
 _overrides: dict[str, str] = {}
@@ -51,16 +66,60 @@ def main(argv: Sequence[str]) -> None:
     if _PRINT_CONFIG.value:
         print(json.dumps(config.to_json(), indent=2))
         return
+    watch = Watch()
     name = Path(_CONFIG.value).stem
     folder = Path(_WORKDIR.value or f"runs/{name}")
     # jax is loaded only once the flags are known good.
     from charlstm import distributed
+    from charlstm.training import profile
     from charlstm.training.run import train
 
-    sizes = config.model.hidden_size, config.data.num_streams
-    distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or distributed.cpu_devices_for(*sizes))
+    profile_updates = _PROFILE.value and profile.parse(_PROFILE.value)
+    _set_up_devices(config)
+    distributed.initialise(
+        initialization_timeout=_INITIALIZATION_TIMEOUT.value,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+    )
+    _join(watch)
+    train(
+        config,
+        folder,
+        init_from=_INIT_FROM.value,
+        stop_after=_STOP_AFTER.value,
+        watch=watch,
+        print_shardings=_PRINT_SHARDINGS.value,
+        tensorboard=_TENSORBOARD.value,
+        wandb_project=_WANDB.value,
+        profile_updates=profile_updates,
+    )
 
-    train(config, folder, init_from=_INIT_FROM.value, stop_after=_STOP_AFTER.value)
+
+def _set_up_devices(config: Config) -> None:
+    from charlstm import distributed
+
+    mesh = config.mesh
+    automatic = distributed.cpu_devices_for(
+        config.model.hidden_size,
+        config.data.num_streams,
+        mesh.data,
+        mesh.model,
+        distributed.num_processes_asked_for(),
+    )
+    distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or automatic)
+
+
+def _join(watch: Watch) -> None:
+    """Several processes act as one: a signal to any is one to all, and process 0 speaks."""
+    import jax
+
+    from charlstm import coordination
+
+    if coordination.is_alone():
+        return
+    board = coordination.Board()
+    join_watches(watch, board.write, board.notes, jax.process_index())
+    if not coordination.is_first():
+        logging.set_verbosity(logging.WARNING)
 
 
 def _configuration() -> Config:

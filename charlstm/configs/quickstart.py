@@ -15,5 +15,5 @@ def get_config() -> Config:
         model=ModelConfig(num_layers=1, hidden_size=256),
         data=DataConfig(corpus="shakespeare", num_streams=32, window_length=64),
         optimizer=OptimizerConfig(learning_rate=8e-3, weight_decay=0.01),
-        training=TrainingConfig(num_updates=2500, evaluate_every=500, sample_every=1000),
+        training=TrainingConfig(num_updates=2500, evaluate_every=500, sample_every=500),
     )

@@ -16,6 +16,7 @@ import difflib
 import glob
 import gzip
 import hashlib
+import json
 import os
 import sys
 import zlib
@@ -26,10 +27,14 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from charlstm.data import mapped
 from charlstm.data.cache import Digest, cache_folder, chunks_of, store
 from charlstm.data.fetch import FetchError, fetched
 from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
+
+# A file from this size on is hashed once, and then only when its size or time has changed.
+_LARGE_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,21 @@ class Source:
     source: str
 
 
-def open_corpus(spec: str) -> Source:
+def open_corpus(spec: str, sha256: str | None = None) -> Source:
     """The text that `spec` stands for (see the module's docstring).
 
     A single file is mapped where it is. What has to be put together or unpacked first (folders,
     patterns, .gz files, standard input) is mapped from a copy in the cache folder.
 
+    Args:
+      spec: what to open.
+      sha256: of a single file or a registered text, if known already; then it is not read through.
+
     Raises:
       UserError: nothing is found, it is empty, cannot be read, or cannot be fetched or cached.
     """
     if spec in CORPORA:
-        return _open_named(CORPORA[spec])
+        return _open_named(CORPORA[spec], sha256)
     if spec == "-":
         logging.info("reading the corpus from standard input")
         return _open_copy("standard input", _standard_input())
@@ -72,7 +81,7 @@ def open_corpus(spec: str) -> Source:
         if path.is_dir():
             return _open_copy(spec, _contents(_files_below(path)))
         if path.is_file() and path.suffix != ".gz":
-            return _map(path, name=path.name, source=str(path.absolute()))
+            return _map(path, path.name, str(path.absolute()), sha256=sha256)
         if path.exists():  # a .gz file, or a pipe
             return _open_copy(spec, _contents([path]))
         if glob.has_magic(spec):
@@ -89,9 +98,9 @@ def _unknown(spec: str) -> UserError:
     )
 
 
-def _open_named(corpus: NamedCorpus) -> Source:
+def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
     if corpus.is_cached:
-        found = _map(corpus.path, corpus.name, corpus.source, corpus.license)
+        found = _map(corpus.path, corpus.name, corpus.source, corpus.license, sha256)
         if found.sha256 == corpus.digest.sha256:
             return found
         logging.warning("%s is damaged; fetching it again", corpus.path)
@@ -120,17 +129,41 @@ def _open_copy(name: str, chunks: Iterable[bytes]) -> Source:
             raise UserError(f"{name!r} is empty: give a corpus with some text in it")
         return cache_folder() / "texts" / f"{digest.sha256}.bin"
 
-    path, _ = store(chunks, place)
-    return _map(path, name, source=name)
+    path, digest = store(chunks, place)
+    return _map(path, name, source=name, sha256=digest.sha256)
 
 
-def _map(path: Path, name: str, source: str, license: str = "not stated") -> Source:
-    """The file at `path`, mapped and hashed."""
+def _map(
+    path: Path, name: str, source: str, license: str = "not stated", sha256: str | None = None
+) -> Source:
+    """The file at `path`, mapped and, unless its digest is known already, hashed."""
     with _reading(str(path)):
         if path.stat().st_size == 0:
             raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
         data = np.memmap(path, np.uint8, mode="r")
-        return Source(name, data, hashlib.sha256(data.data).hexdigest(), license, source)
+        return Source(name, data, sha256 or _digest(path, data), license, source)
+
+
+def _digest(path: Path, data: np.ndarray) -> str:
+    """The sha256 of a mapped file; that of a large one is kept for as long as it is unchanged."""
+    if len(data) < _LARGE_BYTES:
+        return hashlib.sha256(data.data).hexdigest()
+    status = path.stat()
+    identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    kept = cache_folder() / "digests" / key
+    try:
+        return bytes.fromhex(kept.read_text()).hex()
+    except (OSError, ValueError):
+        pass
+    digest = hashlib.sha256()
+    for _, part in mapped.chunks(data):
+        digest.update(part.data)
+    try:
+        store([digest.hexdigest().encode()], lambda _: kept)
+    except UserError as error:
+        logging.warning("the digest of %s is not kept: %s", path, error)
+    return digest.hexdigest()
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 
 from charlstm.data.corpora import open_corpus
+from charlstm.data.mapped import chunks
 from charlstm.errors import UserError
 
 SPLITS = ("train", "valid", "test", "all")
 
-# How many bytes of a text are looked at together: bounds the memory that a mapped file takes.
-_CHUNK_BYTES = 2**24
+_COUNTED_TOGETHER = 2**20  # bytes; counting makes whole numbers of 8 bytes of them
 
 
 class Bounds(NamedTuple):
@@ -96,21 +96,28 @@ class Corpus:
         """Whether the whole text is valid UTF-8."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
-            for start in range(0, len(self.data), _CHUNK_BYTES):
-                decoder.decode(self.data[start : start + _CHUNK_BYTES].tobytes())
+            for _, part in chunks(self.data):
+                decoder.decode(part.tobytes())
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
         return True
 
 
-def load_corpus(spec: str, valid_size: float, test_size: float) -> Corpus:
+def load_corpus(
+    spec: str, valid_size: float, test_size: float, sha256: str | None = None
+) -> Corpus:
     """Opens what `spec` names (see `charlstm.data.corpora`) and splits it.
+
+    Args:
+      spec: which text.
+      valid_size, test_size: see `split_bounds`.
+      sha256: of the text, if known already; then it is not read through.
 
     Raises:
       UserError: see `open_corpus` and `split_bounds`.
     """
-    source = open_corpus(spec)
+    source = open_corpus(spec, sha256)
     bounds = split_bounds(len(source.data), valid_size, test_size)
     return Corpus(source.name, source.data, source.sha256, bounds)
 
@@ -133,8 +140,8 @@ class Alphabet:
         if kind == "bytes":
             return cls(kind, bytes(range(256)))
         counts = np.zeros(256, np.int64)
-        for start in range(0, len(data), _CHUNK_BYTES):
-            counts += np.bincount(data[start : start + _CHUNK_BYTES], minlength=256)
+        for _, part in chunks(data, _COUNTED_TOGETHER):
+            counts += np.bincount(part, minlength=256)
         return cls(kind, bytes(np.flatnonzero(counts).tolist()))
 
     @property
@@ -171,10 +178,10 @@ class Alphabet:
             return array
         is_known = np.zeros(256, bool)
         is_known[self.decode_table] = True
-        for start in range(0, len(array), _CHUNK_BYTES):
-            known = is_known[array[start : start + _CHUNK_BYTES]]
+        for begin, part in chunks(array):
+            known = is_known[part]
             if not known.all():
-                offset = start + int(known.argmin())
+                offset = begin + int(known.argmin())
                 raise UserError(
                     f"byte {array[offset]:#04x} at offset {offset} is not in the alphabet of "
                     f"{self.size} bytes: leave it out of the text, or train with "

@@ -25,12 +25,17 @@ from absl import logging
 
 from charlstm.data.cache import cache_folder, store
 from charlstm.data.corpus import Corpus
+from charlstm.data.mapped import release
 from charlstm.errors import UserError
 
 # At most so many bytes, the last ones of the training text, are counted, and so many, the first
 # ones of the held-out text, are scored: half a minute and about a gigabyte.
 MAX_FIT_BYTES = 2**25
 MAX_SCORED_BYTES = 2**24
+# Of a text this large a sample has to do: whoever trains on it may have little memory.
+LARGE_BYTES = 2**28
+SAMPLE_FIT_BYTES = 2**21
+SAMPLE_SCORED_BYTES = 2**20
 MAX_ORDER = 7  # a context and its byte are packed into 64 bits
 
 # A score so near a level is said to be at it.
@@ -72,20 +77,28 @@ def order_name(order: int) -> str:
 
 
 def ngram_levels(
-    train: np.ndarray, heldout: np.ndarray, orders: Iterable[int] = range(6)
+    train: np.ndarray,
+    heldout: np.ndarray,
+    orders: Iterable[int] = range(6),
+    *,
+    max_fit_bytes: int | None = None,
+    max_scored_bytes: int | None = None,
 ) -> list[NgramLevel]:
     """The levels of a text.
 
     Args:
-      train: uint8 [N], N ≥ 1, counted (its last `MAX_FIT_BYTES`).
-      heldout: uint8 [M], M ≥ 1, scored (its first `MAX_SCORED_BYTES`); byte t is predicted from
+      train: uint8 [N], N ≥ 1, counted (its last `max_fit_bytes`).
+      heldout: uint8 [M], M ≥ 1, scored (its first `max_scored_bytes`); byte t is predicted from
         the min(t, k) bytes before it, so no level sees across the start.
       orders: which ones, up to `MAX_ORDER`.
+      max_fit_bytes, max_scored_bytes: bounds of time and memory; `MAX_FIT_BYTES` and
+        `MAX_SCORED_BYTES` if not given.
 
     Returns:
       One level per order, ascending.
     """
-    train, heldout = train[-MAX_FIT_BYTES:], heldout[:MAX_SCORED_BYTES]
+    train = train[-(max_fit_bytes or MAX_FIT_BYTES) :]
+    heldout = heldout[: max_scored_bytes or MAX_SCORED_BYTES]
     wanted = set(orders)
     return [
         NgramLevel(
@@ -135,18 +148,30 @@ def predictions(
 def cached_ngram_levels(corpus: Corpus, split: str) -> list[NgramLevel]:
     """The levels of a corpus's split, counted on its training split; computed once, then cached.
 
+    Of a training split above `LARGE_BYTES` they are those of a sample, as their `fit_bytes` say.
+
     Raises:
       UserError: one of the two splits has no bytes.
     """
     bounds = corpus.bounds_of("train"), corpus.bounds_of(split)
-    key = json.dumps([_CACHE_VERSION, corpus.sha256, bounds, MAX_FIT_BYTES, MAX_SCORED_BYTES])
+    is_large = bounds[0][1] - bounds[0][0] > LARGE_BYTES
+    most = (
+        (SAMPLE_FIT_BYTES, SAMPLE_SCORED_BYTES) if is_large else (MAX_FIT_BYTES, MAX_SCORED_BYTES)
+    )
+    key = json.dumps([_CACHE_VERSION, corpus.sha256, bounds, *most])
     path = cache_folder() / "ngrams" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         return [NgramLevel(**fields) for fields in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError):
         pass  # not there, or damaged: computed below
-    logging.info("counting n-grams of %s", corpus.name)
-    levels = ngram_levels(corpus.split("train"), corpus.split(split))
+    logging.info("counting n-grams of %s%s", corpus.name, ", a sample" if is_large else "")
+    levels = ngram_levels(
+        corpus.split("train"),
+        corpus.split(split),
+        max_fit_bytes=most[0],
+        max_scored_bytes=most[1],
+    )
+    release(corpus.data)
     try:
         store(
             [json.dumps([dataclasses.asdict(level) for level in levels]).encode()], lambda _: path

@@ -14,9 +14,21 @@ import numpy as np
 from charlstm.errors import UserError
 from charlstm.sharding import dimension, specify
 
-# A text up to this size is kept on the device whole; a larger one is read from disk
+# A text up to a share of its memory is kept on every device whole; a larger one is read from disk
 # window by window. Places in a text on the device are uint32 and their sums must not overflow.
 DEVICE_RESIDENT_BYTES = 2**30
+DEVICE_RESIDENT_SHARE = 1 / 8
+# A CPU's devices share one memory, and its processes too, with whatever else runs there.
+CPU_RESIDENT_BYTES = 2**26
+
+
+def resident_bytes() -> int:
+    """The size up to which a text is kept on the devices of this process."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return CPU_RESIDENT_BYTES // jax.local_device_count()
+    memory = (device.memory_stats() or {}).get("bytes_limit", DEVICE_RESIDENT_BYTES * 8)
+    return min(DEVICE_RESIDENT_BYTES, int(memory * DEVICE_RESIDENT_SHARE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,34 @@ class Streams:
         starts = np.arange(self.num_streams) * self.spacing + self.offset(step)
         places = starts + np.arange(self.window_length + 1)[:, None]
         return text[places % self.num_bytes]
+
+    def read(self, text: np.ndarray, step: int, count: int, streams: slice) -> np.ndarray:
+        """The windows of updates `step` … `step + count - 1`, of some streams.
+
+        Only the bytes of those streams are touched, one run of them for each stream.
+
+        Args:
+          text: uint8 [N], perhaps mapped from disk.
+          step: the first update.
+          count: K, how many.
+          streams: b of the B streams, one after the other.
+
+        Returns:
+          uint8 [K, T+1, b].
+        """
+        chosen = range(self.num_streams)[streams]
+        length = count * self.window_length + 1
+        runs = np.empty((len(chosen), length), np.uint8)
+        for run, stream in zip(runs, chosen, strict=True):
+            place = (stream * self.spacing + self.offset(step)) % self.num_bytes
+            filled = 0
+            while filled < length:  # round the end of the text as often as need be
+                part = text[place : place + length - filled]
+                run[filled : filled + len(part)] = part
+                filled += len(part)
+                place = 0
+        windows = np.lib.stride_tricks.sliding_window_view(runs, self.window_length + 1, axis=1)
+        return windows[:, :: self.window_length].transpose(1, 2, 0)
 
     def window_on_device(self, text: jax.Array, offset: jax.Array, first: jax.Array) -> jax.Array:
         """The same on the device, inside a jitted function.

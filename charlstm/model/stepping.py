@@ -38,6 +38,11 @@ class Columns(NamedTuple):
         columns = jax.tree.map(lambda state: [layer.T for layer in state], dict(carry))
         return cls(columns["h"], columns["c"])
 
+    def carry(self) -> Carry:
+        """The state as training has it, [L, B, H]."""
+        h, c = (jnp.stack([layer.T for layer in layers]) for layers in self)
+        return {"h": h, "c": c}
+
 
 def step_weights(params: Params, compute_dtype: Any = jnp.float32) -> StepWeights:
     """Lays the parameters out for `step`; to be called under `jax.jit`."""

@@ -14,9 +14,9 @@ import numpy as np
 
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
-from charlstm.model.recurrence import Carry
 from charlstm.model.stepping import Columns, StepWeights, step, step_weights
 from charlstm.sampling.filters import filter_logits
+from charlstm.sampling.forcing import Forced, hold
 from charlstm.sharding import dimension, specify
 
 # Symbols in one call of the decode loop: few at first, so that text shows at once.
@@ -33,6 +33,7 @@ class Settings:
     temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest symbol
     top_k: int = 0
     top_p: float = 1.0
+    forced: tuple[Forced, ...] = ()  # cells held at values before each step
 
 
 class Decoder:
@@ -57,7 +58,8 @@ class Decoder:
             functools.partial(_start, batch=batch, axis=axis, compute_dtype=compute_dtype)
         )
         self._prefill = jax.jit(
-            functools.partial(_prefill, compute_dtype=compute_dtype), donate_argnums=1
+            functools.partial(_prefill, forced=settings.forced, compute_dtype=compute_dtype),
+            donate_argnums=2,
         )
         self._decode = jax.jit(
             functools.partial(_decode, settings=settings), donate_argnums=(1, 2)
@@ -74,13 +76,12 @@ class Decoder:
           num_symbols: how many to draw for each text.
           seed: the same seed gives the same symbols.
         """
-        weights, carry = self._start(params)
+        weights, state = self._start(params)
         for chunk in _prefill_chunks(prompt):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             if self._axis is not None:
                 symbols = jax.device_put(symbols, jax.P(None, self._axis))
-            carry, logits = self._prefill(params, carry, symbols)
-        state, logits = jax.jit(lambda carry, logits: (Columns.of(carry), logits.T))(carry, logits)
+            state, logits = self._prefill(params, weights, state, symbols)
         key = jax.random.key(seed)
         drawn, length = 0, FIRST_CHUNK
         while drawn < num_symbols:
@@ -94,17 +95,33 @@ class Decoder:
 
 def _start(
     params: Params, *, batch: int, axis: str | None, compute_dtype: Any
-) -> tuple[StepWeights, Carry]:
+) -> tuple[StepWeights, Columns]:
     """The weights laid out for steps, and the state before the first byte."""
-    return step_weights(params, compute_dtype), language_model.zero_carry(params, batch, axis)
+    carry = language_model.zero_carry(params, batch, axis)
+    return step_weights(params, compute_dtype), Columns.of(carry)
 
 
 def _prefill(
-    params: Params, carry: Carry, symbols: jax.Array, *, compute_dtype: Any
-) -> tuple[Carry, jax.Array]:
-    """Reads symbols [T, B]; the carry, and the logits [B, V] of what comes next."""
-    logits, carry = language_model.apply(params, carry, symbols, compute_dtype=compute_dtype)
-    return carry, logits[-1]
+    params: Params,
+    weights: StepWeights,
+    state: Columns,
+    symbols: jax.Array,
+    *,
+    forced: tuple[Forced, ...],
+    compute_dtype: Any,
+) -> tuple[Columns, jax.Array]:
+    """Reads symbols [T, B]; the state, and the logits [V, B] of what comes next."""
+    if not forced:
+        carry = state.carry()
+        logits, carry = language_model.apply(params, carry, symbols, compute_dtype=compute_dtype)
+        return Columns.of(carry), logits[-1].T
+
+    def read(state: Columns, symbols: jax.Array) -> tuple[Columns, jax.Array]:
+        logits, state = step(weights, hold(state, forced), symbols)
+        return state, logits
+
+    state, logits = jax.lax.scan(read, state, symbols)
+    return state, logits[-1]
 
 
 def _decode(
@@ -133,7 +150,7 @@ def _decode(
     def body(index: jax.Array, loop: tuple[Columns, jax.Array, jax.Array]) -> Any:
         state, logits, drawn = loop
         symbols = draw(logits, chances[index], settings)
-        logits, state = step(weights, state, symbols)
+        logits, state = step(weights, hold(state, settings.forced), symbols)
         return state, logits, drawn.at[index].set(symbols)
 
     drawn = jnp.zeros(chances.shape, jnp.uint8, out_sharding=specify(None, axis))

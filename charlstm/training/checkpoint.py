@@ -7,6 +7,7 @@ model is sampled from that folder and nothing else, whatever devices it was trai
 
 import dataclasses
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from charlstm import coordination
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
@@ -139,6 +141,20 @@ class Checkpoints:
         )
         return TrainState(params=restored.params, **restored.progress)
 
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds the validation to a checkpoint that was saved without; in process 0.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        folder = self._folder / str(step)
+        metadata = dataclasses.replace(self.metadata(step), metrics=metrics)
+        with _writing(self._folder):
+            (folder / "metrics").mkdir(exist_ok=True)  # where Orbax looks for the best
+            _replace(folder / "metrics" / "metrics", metrics)
+            _replace(folder / "metadata" / "metadata", metadata.to_json())
+        self._manager.reload()
+
     def close(self) -> None:
         """Ends the background threads; unfinished saves are finished first."""
         with _writing(self._folder):
@@ -213,6 +229,13 @@ def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Shardin
     return _reading(folder, read)
 
 
+def _replace(path: Path, values: Any) -> None:
+    """Writes JSON so that the file is at all times the old or the new one."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(values))
+    os.replace(draft, path)
+
+
 def _parts(state: TrainState) -> tuple[Params, dict[str, Any]]:
     """The state as the two items of a checkpoint."""
     progress = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
@@ -229,7 +252,7 @@ class _writing:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not _is_loss_of_a_process(error):
             logging.debug("saving failed", exc_info=error)
             raise UserError(
                 f"could not save to {self._folder}: {_reason(error)}; make room or choose "
@@ -248,11 +271,18 @@ def _reading(folder: Path, read: Callable[[], T]) -> T:
     except (AttributeError, NameError, NotImplementedError):
         raise  # a mistake of ours, not of the file
     except Exception as error:  # Orbax raises exceptions of no class of its own
+        if _is_loss_of_a_process(error):
+            raise
         logging.debug("reading %s failed", folder, exc_info=error)
         raise UserError(
             f"the checkpoint {folder} is damaged or no checkpoint of charlstm "
             f"({_reason(error)}); move it away to use the one before it"
         ) from error
+
+
+def _is_loss_of_a_process(error: Exception) -> bool:
+    """Whether it is no matter of files: the processes meet for every checkpoint."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and not coordination.is_alone()
 
 
 def _reason(error: BaseException) -> str:

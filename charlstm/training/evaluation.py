@@ -8,7 +8,7 @@ the text in its corpus, and where nothing does, the text begins as if after a li
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,13 +17,17 @@ import numpy as np
 
 from charlstm import distributed
 from charlstm.data.corpus import Alphabet
+from charlstm.data.mapped import release
+from charlstm.data.streams import resident_bytes
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
+from charlstm.training.layout import Layout
 
 WINDOW_LENGTH = 128
 WARM_UP = 2 * WINDOW_LENGTH  # bytes that each row reads before its own
 MAX_ROWS = 64
 CHUNK = 16  # windows in one jitted call
+CHUNKS_AHEAD = 2  # of the device
 BYTES_BEFORE_TEXT = b"\n"
 # Texts up to this size stay on the device from one evaluation to the next.
 RESIDENT_BYTES = 2**26
@@ -52,6 +56,7 @@ class Evaluator:
       alphabet: of the model.
       mesh: the devices; rows are split over them.
       compute_dtype, recurrence_name: as in `language_model.apply`.
+      layout: of the parameters; None: whole on every device.
 
     Raises:
       UserError: the text has a byte that is outside the alphabet.
@@ -67,13 +72,15 @@ class Evaluator:
         *,
         compute_dtype: Any,
         recurrence_name: str,
+        layout: Layout | None = None,
     ):
         alphabet.encode(data[start:stop])  # raises for a byte that the model does not know
         self._data, self._start, self._stop = data, start, stop
         self._alphabet, self._mesh = alphabet, mesh
         self.num_bytes = stop - start
         rows = min(MAX_ROWS, max(1, self.num_bytes // WARM_UP))
-        self._rows = math.ceil(rows / mesh.size) * mesh.size
+        split = mesh.shape[distributed.DATA_AXIS]
+        self._rows = math.ceil(rows / split) * split
         self._resident: list[tuple[jax.Array, jax.Array]] = []
         self._zero_carry = jax.jit(
             functools.partial(
@@ -82,17 +89,30 @@ class Evaluator:
         )
         self._score = jax.jit(
             functools.partial(
-                _score_chunk, compute_dtype=compute_dtype, recurrence_name=recurrence_name
+                _score_chunk,
+                compute_dtype=compute_dtype,
+                recurrence_name=recurrence_name,
+                layout=layout,
             ),
             donate_argnums=1,
         )
 
     def __call__(self, params: Params) -> Evaluation:
         """Scores the whole text; the parameters are left as they are."""
+        result = self.unless(params, lambda: False)
+        assert result is not None
+        return result
+
+    def unless(self, params: Params, leaving: Callable[[], bool]) -> Evaluation | None:
+        """Scores the whole text; None if `leaving`, asked before each chunk, says so."""
         carry = self._zero_carry(params)
         nats, correct = 0.0, 0.0
         sums: list[tuple[jax.Array, jax.Array]] = []
         for windows, scored in self._chunks():
+            if leaving():
+                return None
+            if len(sums) >= CHUNKS_AHEAD:  # further ahead, the question above would be idle
+                jax.block_until_ready(sums[-CHUNKS_AHEAD])
             carry, chunk_sums = self._score(params, carry, windows, scored)
             sums.append(chunk_sums)
         for chunk_nats, chunk_correct in jax.device_get(sums):
@@ -118,14 +138,25 @@ class Evaluator:
             places = steps_of[..., None] + read_from - 1
             targets = places[:, 1:]
             scored = (targets >= first) & (targets < last)
-            chunk = jax.device_put((self._symbols(places), scored), split)
-            if self.num_bytes <= RESIDENT_BYTES:
+            chunk = (
+                distributed.put_shards(
+                    places.shape,
+                    np.dtype(np.uint8),
+                    split,
+                    functools.partial(self._symbols, places),
+                ),
+                distributed.put(scored, split),
+            )
+            if self.num_bytes <= min(RESIDENT_BYTES, resident_bytes() // 4):
                 kept.append(chunk)
             yield chunk
         self._resident = kept
 
-    def _symbols(self, places: np.ndarray) -> np.ndarray:
+    def _symbols(self, every_place: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+        """The symbols of one process's share of the rows."""
+        places = every_place[index]
         text = self._data[np.clip(places, 0, len(self._data) - 1)]
+        release(self._data)
         text = np.where(places < 0, np.uint8(BYTES_BEFORE_TEXT[0]), text)
         return self._alphabet.encode_table[text]
 
@@ -138,8 +169,10 @@ def _score_chunk(
     *,
     compute_dtype: Any,
     recurrence_name: str,
+    layout: Layout | None,
 ) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     """Carry after the chunk; sums of nats and of right guesses of each window, float32 [K]."""
+    params = params if layout is None else layout.for_computing(params)
 
     def body(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
         window, scored = inputs

@@ -14,23 +14,27 @@ import numpy as np
 
 from charlstm.config import TrainingConfig
 from charlstm.data.streams import Streams
-from charlstm.errors import TrainingFailed
+from charlstm.errors import Ended, TrainingFailed
 from charlstm.model.language_model import Params
+from charlstm.training.conductor import Conductor
 from charlstm.training.evaluation import Evaluation
-from charlstm.training.metrics import Clock, Console, MetricsFile, bytes_rate
+from charlstm.training.goodput import Goodput
+from charlstm.training.metrics import Clock, Console, Writer, bytes_rate
+from charlstm.training.profile import Profile
 from charlstm.training.program import Dispatch
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
-SECONDS_PER_DISPATCH = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class Actions:
-    """What the loop does between dispatches; each reads the state and leaves it as it is."""
+    """What the loop does between dispatches; each reads the state and leaves it as it is.
 
-    evaluate: Callable[[Params], Evaluation]
-    sample: Callable[[Params, int], str]  # (params, step) → a short text
+    Evaluation and sampling give None if they were left off because the run is to end.
+    """
+
+    evaluate: Callable[[Params], Evaluation | None]
+    sample: Callable[[Params, int], str | None]  # (params, step) → a short text
     save: Callable[[TrainState, int, dict[str, float]], None]  # (state, step, validation metrics)
     reference: Callable[[float], str]  # bits per byte → where they are among the n-gram levels
 
@@ -42,6 +46,7 @@ class Progress:
     clock: Clock
     skipped: int = 0  # updates, over all restarts
     skipped_in_a_row: int = 0
+    goodput: Goodput = dataclasses.field(default_factory=Goodput)
 
 
 @dataclasses.dataclass
@@ -63,10 +68,14 @@ def fit(
     stop: int,
     actions: Actions,
     progress: Progress,
-    metrics_file: MetricsFile,
+    writer: Writer,
     console: Console,
+    conductor: Conductor,
+    profile: Profile | None = None,
 ) -> TrainState:
     """Trains from where `state` is to update `stop`, saves, and returns the state.
+
+    Of several processes each runs this loop; they do the same in the same order.
 
     Args:
       state: donated.
@@ -76,14 +85,18 @@ def fit(
       stop: the update to end at, at most `config.num_updates`.
       actions: evaluation, samples, saving.
       progress: clock and counters, changed as the run goes on.
-      metrics_file, console: where the run is told.
+      writer, console: where the run is told.
+      conductor: decides on dispatches, on saves by time and on an early end.
+      profile: traces some of the updates.
 
     Raises:
       TrainingFailed: too many updates in a row were not finite.
       UserError: a checkpoint could not be written.
+      Ended: the run was asked to end, and its state is being saved.
     """
+    goodput = progress.goodput
     step = int(jax.device_get(state.step))
-    pace = _Pace(config.updates_per_dispatch, dispatch.max_updates)
+    saved_step = step
     interval = _Interval([], None, 0, 0, 0.0)
     waiting: tuple[int, UpdateMetrics] | None = None
     mark = progress.clock.seconds()
@@ -95,7 +108,7 @@ def fit(
             return
         count, metrics = waiting[0], jax.device_get(waiting[1])
         now = progress.clock.seconds()
-        pace.took(count, now - mark)
+        conductor.pace.took(count, now - mark)
         _take_in(interval, count, metrics, now - mark, progress)
         mark = now
         if progress.skipped_in_a_row >= config.max_skipped_in_a_row:
@@ -105,9 +118,37 @@ def fit(
                 "optimizer.learning_rate or set optimizer.clip_norm, and start from the last one"
             )
 
+    def save(validated: dict[str, float]) -> None:
+        nonlocal saved_step
+        if step == saved_step:
+            return  # nothing has changed since
+        with goodput.lost_to("save"):
+            actions.save(state, step, validated)
+        saved_step = step
+        conductor.saved()
+
+    def line_of_interval() -> dict[str, Any]:
+        nonlocal interval
+        line = _line(step, interval, progress, streams)
+        interval = _Interval([], None, 0, 0, 0.0)
+        return line
+
     while step < stop:
-        due = _due(step, stop, config)
-        count = min(due - step, pace.count())
+        if profile is not None:
+            profile.at(step)
+        order = conductor.next()
+        if order.save or order.leave is not None:
+            read(waiting)
+            waiting = None
+            if order.leave is not None:
+                if interval.updates:
+                    writer.write(line_of_interval())
+                save({})
+                raise ended(step, order.leave)
+            save({})
+            mark = progress.clock.seconds()
+        due = min(_due(step, stop, config), (profile and profile.next_mark(step)) or stop)
+        count = min(due - step, order.count)
         state, metrics = dispatch(state, step, count)
         step += count
         read(waiting)
@@ -118,34 +159,41 @@ def fit(
         read(waiting)
         waiting = None
         last = step == config.num_updates
-        line = _line(step, interval, progress, streams)
-        interval = _Interval([], None, 0, 0, 0.0)
-        validated = {}
-        if last or _every(step, config.evaluate_every):
-            validated = _validate(state.params, step, actions, console)
-        metrics_file.write(line | validated)
+        line = line_of_interval()
+        left_off = False
+        validated: dict[str, float] = {}
+        if evaluation_is_due(step, config):
+            with goodput.lost_to("evaluation"):
+                validated = validate(state.params, step, actions, console)
+            left_off = not validated
+        writer.write(line | validated)
         console.update(step, _summary(line))
-        if _every(step, config.sample_every) or (last and config.sample_every):
-            console.say(actions.sample(state.params, step))
-        if step == stop or validated or _every(step, config.checkpoint_every):
-            actions.save(state, step, validated)
+        # The first sample is still noise: it shows where a run came from.
+        is_first = step == config.log_every
+        if (
+            config.sample_every
+            and not left_off
+            and (last or is_first or _every(step, config.sample_every))
+        ):
+            with goodput.lost_to("sampling"):
+                sample = actions.sample(state.params, step)
+            if sample is not None:
+                console.say(sample)
+        if step == stop or validated or left_off or _every(step, config.checkpoint_every):
+            save(validated)
+        if left_off and step == stop:
+            leave = conductor.next().leave
+            assert leave is not None
+            raise ended(step, leave)
         mark = progress.clock.seconds()
     return state
 
 
-class _Pace:
-    """How many updates to put into a dispatch: a fixed number, or what fills half a second."""
-
-    def __init__(self, fixed: int, most: int):
-        self._fixed, self._most = min(fixed, most), most
-        self._auto = 1
-
-    def count(self) -> int:
-        return self._fixed or self._auto
-
-    def took(self, count: int, seconds: float) -> None:
-        fitting = count * SECONDS_PER_DISPATCH / max(seconds, 1e-6)
-        self._auto = int(min(max(1, fitting), 2 * self._auto, self._most))
+def ended(step: int, code: int) -> Ended:
+    """What to raise after the save at update `step`, for a run that is to end with `code`."""
+    if step == 0:
+        return Ended("ended before an update was made; the same command begins again", code)
+    return Ended(f"saved at update {step}; the same command goes on from there", code)
 
 
 def _every(step: int, interval: int) -> bool:
@@ -194,6 +242,7 @@ def _line(step: int, interval: _Interval, progress: Progress, streams: Streams) 
         "learning_rate": float(last.learning_rate),
         "gradient_norm": norm if math.isfinite(norm) else None,
         "skipped_updates": progress.skipped,
+        **progress.goodput.metrics(),
     }
 
 
@@ -206,8 +255,16 @@ def _summary(line: dict[str, Any]) -> str:
     return f"{loss} {bytes_rate(line['bytes_per_second'])}{skipped}"
 
 
-def _validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
+def evaluation_is_due(step: int, config: TrainingConfig) -> bool:
+    """Whether the state after update `step` is to be validated."""
+    return step == config.num_updates or _every(step, config.evaluate_every)
+
+
+def validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
+    """Scores the parameters and says how they did; empty if it was left off."""
     result = actions.evaluate(params)
+    if result is None:
+        return {}
     console.say(
         f"validation at update {step}: {result.bits_per_byte:.4f} bits per byte "
         f"({result.nats:.4f} nats, accuracy {result.accuracy:.1%}), "

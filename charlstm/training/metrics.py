@@ -4,18 +4,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from absl import logging
 from tqdm import tqdm
 
+from charlstm import coordination
+
 FILE = "metrics.jsonl"
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, in the order of the updates.
+    """`metrics.jsonl`, one JSON object a line in the order of the updates, and `samples/`.
 
     Args:
       run: the run folder.
@@ -38,10 +40,27 @@ class MetricsFile:
         os.replace(draft, self._path)
         self._file = self._path.open("a")
 
-    def write(self, values: dict[str, Any]) -> None:
+    def write(self, values: Mapping[str, Any]) -> None:
         """Appends a line; it is in the file when this returns."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        self._file.write(json.dumps(dict(values), allow_nan=False) + "\n")
         self._file.flush()
+
+    def sample(self, step: int, drawn: bytes) -> None:
+        """Keeps a text that the model made: `samples/STEP.txt`."""
+        folder = self._path.parent / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{step:08d}.txt").write_bytes(drawn)
+
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """Adds figures to the last line."""
+        self._file.close()
+        lines = self._path.read_text().splitlines()
+        last = json.loads(lines.pop()) if lines else {}
+        lines.append(json.dumps(last | dict(values), allow_nan=False))
+        draft = self._path.with_suffix(".tmp")
+        draft.write_text("\n".join(lines) + "\n")
+        os.replace(draft, self._path)
+        self._file = self._path.open("a")
 
     def close(self) -> None:
         """Closes the file."""
@@ -131,8 +150,53 @@ class LineConsole:
         """Nothing to do."""
 
 
+class Silence:
+    """The console and the metrics of a process that is not the first: one speaks for all."""
+
+    def update(self, step: int, summary: str) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def sample(self, step: int, drawn: bytes) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Writer(Protocol):
+    """Is told of a run as it goes."""
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Takes the figures of an update, `step` among them."""
+
+    def amend(self, values: Mapping[str, Any]) -> None:
+        """Takes more figures of the last update written, `step` among them too."""
+
+    def sample(self, step: int, drawn: bytes) -> None:
+        """Takes a text that the model made."""
+
+    def close(self) -> None:
+        """Takes no more; what is still waiting is sent on."""
+
+
+def make_metrics_file(run: Path, step: int) -> Writer:
+    """`metrics.jsonl` in process 0; see `MetricsFile`."""
+    return MetricsFile(run, step) if coordination.is_first() else Silence()
+
+
 def make_console(num_updates: int, step: int) -> Console:
-    """A bar if standard error is a terminal, else lines."""
+    """A bar if standard error is a terminal, else lines; in process 0."""
+    if not coordination.is_first():
+        return Silence()
     kind = BarConsole if sys.stderr.isatty() else LineConsole
     return kind(num_updates, step)
 

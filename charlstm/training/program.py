@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from charlstm import distributed
+from charlstm import coordination, distributed
 from charlstm.config import Config, ModelConfig
 from charlstm.data.corpus import Alphabet
-from charlstm.data.streams import DEVICE_RESIDENT_BYTES, Streams
+from charlstm.data.mapped import release
+from charlstm.data.streams import Streams, resident_bytes
 from charlstm.model import recurrence
+from charlstm.model.language_model import Params
+from charlstm.training.host_windows import HostWindows
+from charlstm.training.layout import Layout
 from charlstm.training.optimizer import make_optimizer, make_schedule
 from charlstm.training.state import TrainState, init_state
 from charlstm.training.step import Forward, UpdateMetrics, make_dispatch, make_update
@@ -57,11 +61,15 @@ class Program:
     def __init__(self, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh):
         self._config, self._alphabet, self._mesh = config, alphabet, mesh
         self.optimizer: optax.GradientTransformation = make_optimizer(config.optimizer)
-        self.initialise = jax.jit(self._initialise)
+        self.layout = Layout(mesh, config.mesh.shard)
+        self._initialise = jax.jit(self._initial_state)
 
-    def _initialise(self, seed: jax.Array) -> TrainState:
-        """The state before the first update, from a seed: uint32 scalar."""
-        return init_state(
+    def initialise(self, seed: int | jax.Array) -> TrainState:
+        """The state before the first update, from a seed below 2³²."""
+        return self._initialise(np.uint32(seed))
+
+    def _initial_state(self, seed: jax.Array) -> TrainState:
+        state = init_state(
             self._config.model,
             self._alphabet.size,
             self._config.data.num_streams,
@@ -69,10 +77,26 @@ class Program:
             seed,
             axis=distributed.DATA_AXIS,
         )
+        return self.layout.store(state)
+
+    def start_from(self, params: Params, state: TrainState) -> TrainState:
+        """A new run's state with other weights, which are replicated and stay as they are."""
+
+        def replaced(params: Params, state: TrainState) -> TrainState:
+            opt_state = self.optimizer.init(params)
+            return self.layout.store(
+                TrainState(state.step, params, opt_state, state.carry, state.key)
+            )
+
+        return jax.jit(replaced)(params, state)
+
+    def whole(self, params: Params) -> Params:
+        """The parameters on every device whole, for sampling."""
+        return jax.jit(self.layout.gather)(params) if self.layout.splits_parameters else params
 
     def abstract_state(self) -> TrainState:
         """The shapes, dtypes and shardings of the state, and none of its numbers."""
-        shapes = jax.eval_shape(self.initialise, jax.ShapeDtypeStruct((), jnp.uint32))
+        shapes = jax.eval_shape(self._initialise, jax.ShapeDtypeStruct((), jnp.uint32))
 
         def on_devices(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
@@ -86,13 +110,13 @@ class Program:
         model, alphabet = self._config.model, self._alphabet
         forward = Forward(
             compute_dtype=dtype_of(model),
-            recurrence_name=recurrence_of(model),
+            recurrence_name=recurrence_of(model, self._config.mesh.model),
             dropout=model.dropout,
             dropout_kind=model.dropout_kind,
             encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
         )
         schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
-        return make_update(forward, self.optimizer, schedule)
+        return make_update(forward, self.optimizer, schedule, self.layout)
 
     def compile(
         self, streams: Streams, text: np.ndarray, state: TrainState, resident: bool | None = None
@@ -111,6 +135,7 @@ class CompiledDispatch:
         put_count: Callable[[int], jax.Array],
         inputs: Callable[[int, int], tuple[jax.Array, ...]],
     ):
+        """Takes the compiled function, and what makes its arguments behind the state."""
         self.max_updates = max_updates
         self._compiled, self._put_count, self._inputs = compiled, put_count, inputs
 
@@ -119,6 +144,10 @@ class CompiledDispatch:
     ) -> tuple[TrainState, UpdateMetrics]:
         """See `Dispatch`."""
         return self._compiled(state, self._put_count(count), *self._inputs(step, count))
+
+    def input_seconds(self) -> float:
+        """Seconds so far for which a call waited for its text."""
+        return self._inputs.seconds if isinstance(self._inputs, HostWindows) else 0.0
 
     def memory_analysis(self) -> Any:
         """XLA's account of the memory that the program needs on one device, in bytes."""
@@ -146,33 +175,26 @@ def compile_dispatch(
     """
     whole = distributed.replicated(mesh)
     if resident is None:
-        resident = len(text) <= DEVICE_RESIDENT_BYTES
+        fits = coordination.from_first(lambda: str(len(text) <= resident_bytes()))
+        resident = fits == "True"
     max_updates = MAX_UPDATES_PER_DISPATCH if resident else MAX_UPDATES_PER_HOST_DISPATCH
     dispatch = make_dispatch(update, streams, max_updates, on_device=resident)
 
     def put(number: int, dtype: Any = np.int32) -> jax.Array:
-        return jax.device_put(np.asarray(number, dtype), whole)
+        return distributed.put(np.asarray(number, dtype), whole)
 
     if resident:
         by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
-        first = jax.device_put(streams.first_places(), by_stream)
-        on_device = jax.device_put(np.ascontiguousarray(text), whole)
+        first = distributed.put(streams.first_places(), by_stream)
+        on_device = distributed.put(np.ascontiguousarray(text), whole)
+        release(text)
 
         def places(step: int, count: int) -> tuple[jax.Array, ...]:
             return put(streams.offset(step), np.uint32), first, on_device
 
         inputs: Callable[[int, int], tuple[jax.Array, ...]] = places
     else:
-        split = distributed.split_streams(mesh, axis=2, ndim=3)
-        shape = (max_updates, streams.window_length + 1, streams.num_streams)
-
-        def windows(step: int, count: int) -> tuple[jax.Array, ...]:
-            read = np.zeros(shape, np.uint8)
-            for index in range(count):
-                read[index] = streams.window(text, step + index)
-            return (jax.device_put(read, split),)
-
-        inputs = windows
+        inputs = HostWindows(streams, text, max_updates, mesh)
     compiled = dispatch.lower(state, put(0), *inputs(0, 0)).compile()
     return CompiledDispatch(compiled, max_updates, put, inputs)
 
@@ -184,8 +206,15 @@ def dtype_of(model: ModelConfig) -> Any:
     return jnp.dtype(model.compute_dtype)
 
 
-def recurrence_of(model: ModelConfig) -> str:
-    """The full name of the recurrence that `model.recurrence` stands for on this machine."""
+def recurrence_of(model: ModelConfig, model_devices: int = 1) -> str:
+    """The full name of the recurrence that `model.recurrence` stands for on this machine.
+
+    Args:
+      model: the network.
+      model_devices: how many devices share each layer, `mesh.model`.
+    """
+    if model_devices > 1:
+        return "split"
     return recurrence.resolve(model.recurrence, model.hidden_size, model.wavefront_chunk)
 
 

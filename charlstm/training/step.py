@@ -12,6 +12,7 @@ from charlstm.data.streams import Streams
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry
+from charlstm.training.layout import Layout
 from charlstm.training.state import TrainState
 
 
@@ -79,27 +80,40 @@ def encode(table: jax.Array, text: jax.Array) -> jax.Array:
 
 
 def make_update(
-    forward: Forward, optimizer: optax.GradientTransformation, schedule: optax.Schedule
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    layout: Layout | None = None,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]]:
     """The pure function (state, window [T+1, B]) → (state, metrics) of one update.
 
     An update whose loss or gradient is not finite changes nothing but the step: parameters,
     optimizer state and carry stay as they were.
+
+    Args:
+      forward: the network.
+      optimizer, schedule: turn gradients into changes.
+      layout: how parameters and optimizer state are shared out among devices; None: not at all.
     """
+    gather = (lambda params: params) if layout is None else layout.for_computing
+    share = (lambda tree: tree) if layout is None else layout.for_optimizer
+    keep = (lambda tree: tree) if layout is None else layout.for_storing
 
     def update(state: TrainState, window: jax.Array) -> tuple[TrainState, UpdateMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         (nats, (accuracy, carry)), gradients = jax.value_and_grad(forward.loss, has_aux=True)(
-            state.params, state.carry, window, key
+            gather(state.params), state.carry, window, key
         )
+        gradients, shares = share(gradients), share(state.params)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(nats) & jnp.isfinite(norm)
         rate = schedule(state.step)
 
         def changed(before: tuple[Params, Any, Carry]) -> tuple[Params, Any, Carry]:
-            params, opt_state, _ = before
-            direction, opt_state = optimizer.update(gradients, opt_state, params)
-            return jax.tree.map(lambda p, d: p - rate * d, params, direction), opt_state, carry
+            _, opt_state, _ = before
+            direction, opt_state = optimizer.update(gradients, opt_state, shares)
+            moved = jax.tree.map(lambda p, d: p - rate * d, shares, direction)
+            return keep(moved), opt_state, carry
 
         before = (state.params, state.opt_state, state.carry)
         params, opt_state, carry_after = _if(finite, changed, before)

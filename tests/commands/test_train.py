@@ -73,6 +73,7 @@ def test_a_run_leaves_its_folder_complete(uninterrupted):
     config = json.loads((uninterrupted / "config.json").read_text())
     assert config["model"]["hidden_size"] == 16
     assert {entry.name for entry in uninterrupted.iterdir()} == {
+        "about.json",
         "config.json",
         "metrics.jsonl",
         "checkpoints",
@@ -81,7 +82,7 @@ def test_a_run_leaves_its_folder_complete(uninterrupted):
 
 def test_samples_are_written(trained):
     samples = sorted(entry.name for entry in (trained / "samples").iterdir())
-    assert samples == ["00000020.txt", "00000040.txt"]
+    assert samples == ["00000005.txt", "00000020.txt", "00000040.txt"]
 
 
 def test_stopped_and_continued_equals_uninterrupted(train, uninterrupted, tmp_path):

@@ -35,6 +35,15 @@ def test_window_is_what_the_contract_says(step):
     assert (np.asarray(on_device) == wanted).all()
 
 
+@pytest.mark.parametrize("step", [0, 7, 126, 10**6])
+def test_a_process_reads_the_same_windows_of_its_own_streams(step):
+    streams = Streams(len(TEXT), num_streams=6, window_length=16)
+    for own in slice(0, 6), slice(2, 4), slice(5, 6):
+        windows = streams.read(TEXT, step, 100, own)  # longer than the text
+        for index in range(100):
+            assert (windows[index] == streams.window(TEXT, step + index)[:, own]).all()
+
+
 def test_streams_never_jump():
     streams = Streams(len(TEXT), num_streams=4, window_length=10)
     for step in range(300):

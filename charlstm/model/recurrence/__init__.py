@@ -12,6 +12,7 @@ from charlstm.model.recurrence.cudnn import cudnn_stack
 from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.scan_columns import scan_columns_stack
+from charlstm.model.recurrence.split import split_stack
 from charlstm.model.recurrence.wavefront import wavefront_stack
 
 
@@ -55,6 +56,7 @@ _RECURRENCES: dict[str, Recurrence] = {
     "wavefront": wavefront_stack,
     "pallas_tpu": pallas_tpu_stack,
     "cudnn": cudnn_stack,
+    "split": split_stack,
 }
 
 # From this hidden size on, a CPU is faster with streams as columns (benchmarks/README.md).

@@ -28,6 +28,12 @@ class Factors(NamedTuple):
     o: jax.Array  # of h' with respect to z_o
 
 
+def activations(z: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The gates i, f, g and o of pre-activations that lie one after the other along `axis`."""
+    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=axis)
+    return jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jnp.tanh(z_g), jax.nn.sigmoid(z_o)
+
+
 def forward(z: jax.Array, c: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, Factors]:
     """One time step, with the factors of its derivative.
 
@@ -39,9 +45,7 @@ def forward(z: jax.Array, c: jax.Array, axis: int) -> tuple[jax.Array, jax.Array
     Returns:
       h', c' and the factors, all of c's shape; float32.
     """
-    z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=axis)
-    i, f, o = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jax.nn.sigmoid(z_o)
-    g = jnp.tanh(z_g)
+    i, f, g, o = activations(z, axis)
     c_after = f * c + i * g
     tanh_c = jnp.tanh(c_after)
     factors = Factors(

@@ -1,0 +1,40 @@
+"""A page with a run's curves, samples and figures; several runs side by side.
+
+  charlstm report runs/quickstart --output=report.html
+  charlstm report runs/small runs/large
+  charlstm report runs/quickstart --watch
+
+The page is one file that needs nothing else. With --watch it is written again as the run goes on,
+and an open page follows.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags, logging
+
+from charlstm.commands import _shared
+from charlstm.errors import UserError
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The page to write; RUN/report.html if not given, of several runs report.html."
+)
+_WATCH = flags.DEFINE_boolean("watch", False, "Write it again as the run goes on, to its end.")
+_EVERY = flags.DEFINE_integer("every", 10, "Seconds between two looks at the run, with --watch.", 1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reports as the arguments say."""
+    runs = list(argv[1:])
+    if not runs:
+        raise UserError("no run is named: charlstm report RUN, such as runs/quickstart")
+    default = Path(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
+    output = _shared.page_to_write(_OUTPUT.value) if _OUTPUT.value else default
+    from charlstm.report import watch
+    from charlstm.report.runs import readers
+
+    if _WATCH.value:
+        watch.watch(readers(runs), output, _EVERY.value)
+    else:
+        watch.write_report(readers(runs), output)
+    logging.info("open %s in a browser", output)

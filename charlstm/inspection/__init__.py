@@ -1,0 +1,1 @@
+"""What the cells of a trained model do while it reads a text."""

@@ -1,0 +1,74 @@
+"""An inspection: from a checkpoint and a text to a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from charlstm.data.corpus import load_corpus
+from charlstm.inspection import page, properties, recording, scoring
+from charlstm.pages import html
+from charlstm.training import checkpoint
+from charlstm.training.program import dtype_of, one_device
+
+
+def inspect(
+    checkpoint_path: str,
+    corpus: str | None,
+    *,
+    patterns: Sequence[str],
+    max_bytes: int,
+    window_start: int,
+    output: Path,
+) -> list[str]:
+    """Writes the page.
+
+    Args:
+      checkpoint_path: a run, or one checkpoint.
+      corpus: what to read; None for the validation split of the model's own text.
+      patterns: regular expressions whose matches cells are searched for.
+      max_bytes: read no more than this from the text's start.
+      window_start: where the part starts of which the page holds all cells.
+      output: the page's file.
+
+    Returns:
+      What was found, a line for each property.
+
+    Raises:
+      UserError: bad input.
+    """
+    folder = checkpoint.resolve(checkpoint_path)
+    metadata = checkpoint.read_metadata(folder)
+    config = metadata.config
+    data = config.data
+    # Of a text of one's own nothing is held out, however short it is.
+    sizes = (data.valid_size, data.test_size) if corpus is None else (0, 0)
+    source = load_corpus(corpus or data.corpus, *sizes)
+    start, stop = source.bounds_of("all" if corpus is not None else "valid")
+    text = source.data[start : min(stop, start + max_bytes)]
+    wanted = properties.properties_of(text, patterns)  # raises for a bad pattern, before long work
+    metadata.alphabet.encode(text)
+
+    params = checkpoint.read_params(folder, metadata, one_device())
+    recorded = recording.record(params, text, metadata.alphabet, dtype_of(config.model))
+    scores = scoring.score(recorded.cells, wanted)
+    run = folder.parent.parent if folder.parent.name == checkpoint.FOLDER else folder
+    subject = page.Subject(
+        name=run.name,
+        checkpoint=str(folder),
+        step=int(folder.name) if folder.name.isdigit() else 0,
+        corpus=source.name,
+        corpus_bytes=len(source.data),
+        first_byte=start,
+        versions=metadata.versions,
+    )
+    html.write(output, page.render(subject, text, recorded, scores, window_start - start))
+    return [_line(found, config.model.hidden_size) for found in scores]
+
+
+def _line(found: scoring.Scores, cells_per_layer: int) -> str:
+    name = f"{found.property.name:<18}"
+    for cell in found.best(1):
+        return (
+            f"{name} cell {page.cell_name(cell, cells_per_layer):<8} "
+            f"AUC {found.held_out[cell]:.3f} held out"
+        )
+    return f"{name} too few bytes in the text to tell"

@@ -1,0 +1,206 @@
+"""The LSTM stack with each layer's hidden units shared out among devices, for large layers.
+
+Along the mesh's axis `model` every device holds the columns i, f, g and o of its own share of the
+hidden units: the weights are [H, 4, H] with the last dimension split, so that the gates of a unit
+stay together and only outputs travel. A time step gathers them, and its gradient scatters sums.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from charlstm.distributed import DATA_AXIS, MODEL_AXIS
+from charlstm.model.recurrence import gates
+from charlstm.model.recurrence.look_up import look_up_first
+
+# How arrays lie over the mesh; U is the hidden units, split.
+_WEIGHT = jax.P(None, None, MODEL_AXIS)  # [H, 4, U]
+_STATE = jax.P(DATA_AXIS, MODEL_AXIS)  # [B, U]
+_OUTPUTS = jax.P(None, DATA_AXIS, MODEL_AXIS)  # [T, B, U]
+_PROJECTION = jax.P(None, DATA_AXIS, None, MODEL_AXIS)  # [T, B, 4, U]
+_GATHERED = jax.P(None, DATA_AXIS, None)  # [T, B, H]
+_FACTORS: Any = gates.Factors(*[_OUTPUTS] * len(gates.Factors._fields))  # type: ignore[arg-type]
+
+
+def split_stack(
+    layers: list[dict[str, jax.Array]],
+    symbols: jax.Array,
+    carry: Any,
+    masks: jax.Array | None,
+    compute_dtype: Any,
+) -> tuple[jax.Array, Any]:
+    """Runs a window through the stack; see `Recurrence` for arguments and result.
+
+    A mesh with the axes `data` and `model` must be in force, with explicit axes.
+    """
+    window_length, batch = symbols.shape
+    hidden_size = layers[0]["weight_hh"].shape[0]
+    projection = look_up_first(layers, symbols, compute_dtype)
+    projection = projection.reshape(window_length, batch, 4, hidden_size)
+    projection = jax.reshard(projection, _PROJECTION)
+    h_last, c_last = [], []
+    for index, layer in enumerate(layers):
+        outputs, h, c = split_layer(
+            compute_dtype,
+            projection,
+            _by_unit(layer["weight_hh"]),
+            jax.reshard(carry["h"][index], _STATE),
+            jax.reshard(carry["c"][index], _STATE),
+        )
+        h_last.append(h)
+        c_last.append(c)
+        gathered = jax.reshard(outputs, _GATHERED)
+        if index + 1 < len(layers):
+            above = layers[index + 1]
+            passed = gathered if masks is None else gathered * masks[index].astype(compute_dtype)
+            bias = jax.reshard(above["bias"].reshape(4, hidden_size), jax.P(None, MODEL_AXIS))
+            projection = _project(compute_dtype, passed, _by_unit(above["weight_ih"]), bias)
+    after = {"h": jnp.stack(h_last), "c": jnp.stack(c_last)}
+    return gathered, {name: jax.reshard(state, _GATHERED) for name, state in after.items()}
+
+
+def _by_unit(weight: jax.Array) -> jax.Array:
+    """A weight [H, 4H], however it is split, as [H, 4, U]."""
+    hidden_size = weight.shape[0]
+    return jax.reshard(weight.reshape(hidden_size, 4, hidden_size), _WEIGHT)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _project(
+    compute_dtype: Any, inputs: jax.Array, weight: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """`inputs` [T, B, H] · `weight` [H, 4, U] + `bias` [4, U]: [T, B, 4, U] in the compute dtype.
+
+    The gradient is written by hand to keep its products in the compute dtype, see `stack.project`.
+    """
+    return _project_forward(compute_dtype, inputs, weight, bias)[0]
+
+
+def _project_forward(
+    compute_dtype: Any, inputs: jax.Array, weight: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, Any]:
+    product = _product("tbh,hgu->tbgu", inputs, weight.astype(compute_dtype), _PROJECTION)
+    return (product + bias).astype(compute_dtype), (inputs, weight)
+
+
+def _project_backward(
+    compute_dtype: Any, residuals: Any, gradient: jax.Array
+) -> tuple[jax.Array, ...]:
+    inputs, weight = residuals
+    d_inputs = _product("tbgu,hgu->tbh", gradient, weight.astype(compute_dtype), _GATHERED)
+    d_weight = _product("tbh,tbgu->hgu", inputs, gradient, _WEIGHT)
+    d_bias = jnp.sum(gradient, axis=(0, 1), dtype=jnp.float32)
+    return d_inputs.astype(compute_dtype), d_weight, jax.reshard(d_bias, jax.P(None, MODEL_AXIS))
+
+
+_project.defvjp(_project_forward, _project_backward)
+
+
+def _product(subscripts: str, left: jax.Array, right: jax.Array, spec: jax.P) -> jax.Array:
+    return jnp.einsum(
+        subscripts, left, right, preferred_element_type=jnp.float32, out_sharding=spec
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def split_layer(
+    compute_dtype: Any, projection: jax.Array, weight_hh: jax.Array, h: jax.Array, c: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Runs a window through one layer.
+
+    Args:
+      compute_dtype: of the products' inputs and of the saved activations.
+      projection: [T, B, 4, U], the input's share of the pre-activations.
+      weight_hh: [H, 4, U] float32.
+      h, c: [B, U] float32, the state before the window.
+
+    Returns:
+      The outputs [T, B, U] in the compute dtype, and the state after the window, float32.
+    """
+    return _forward(compute_dtype, projection, weight_hh, h, c)[0]
+
+
+def _forward(
+    compute_dtype: Any, projection: jax.Array, weight_hh: jax.Array, h: jax.Array, c: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[Any, ...]]:
+    run = jax.shard_map(
+        partial(_forward_here, compute_dtype),
+        in_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
+        out_specs=(_OUTPUTS, _STATE, _STATE, _FACTORS),
+        check_vma=False,
+    )
+    outputs, h_last, c_last, factors = run(projection, weight_hh, h, c)
+    return (outputs, h_last, c_last), (weight_hh, h, outputs, factors)
+
+
+def _forward_here(
+    compute_dtype: Any, projection: jax.Array, weight_hh: jax.Array, h: jax.Array, c: jax.Array
+) -> Any:
+    """One device's share; its arrays are the parts that it holds."""
+    window_length, batch = projection.shape[:2]
+    weight = weight_hh.astype(compute_dtype).reshape(weight_hh.shape[0], -1)
+
+    def step(state: tuple[jax.Array, jax.Array], z: jax.Array) -> Any:
+        h, c = state
+        # [B, H]: the one thing that devices tell each other in a time step.
+        every = jax.lax.all_gather(h.astype(compute_dtype), MODEL_AXIS, axis=1, tiled=True)
+        z = z.astype(jnp.float32)
+        z = z + jnp.matmul(every, weight, preferred_element_type=jnp.float32)
+        h, c, factors = gates.forward(z, c, axis=-1)
+        saved = jax.tree.map(lambda factor: factor.astype(compute_dtype), factors)
+        return (h, c), (h.astype(compute_dtype), saved)
+
+    flat = projection.reshape(window_length, batch, -1)
+    (h, c), (outputs, factors) = jax.lax.scan(step, (h, c), flat)
+    return outputs, h, c, factors
+
+
+def _backward(
+    compute_dtype: Any, residuals: tuple[Any, ...], gradients: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    weight_hh, h, outputs, factors = residuals
+    run = jax.shard_map(
+        partial(_backward_here, compute_dtype),
+        in_specs=(
+            *(_WEIGHT, _STATE, _OUTPUTS, _FACTORS),
+            *(_OUTPUTS, _STATE, _STATE),
+        ),
+        out_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
+        check_vma=False,
+    )
+    return run(weight_hh, h, outputs, factors, *gradients)
+
+
+def _backward_here(
+    compute_dtype: Any,
+    weight_hh: jax.Array,
+    h_first: jax.Array,
+    outputs: jax.Array,
+    factors: gates.Factors,
+    d_outputs: jax.Array,
+    dh_last: jax.Array,
+    dc_last: jax.Array,
+) -> Any:
+    window_length, batch, units = outputs.shape
+    weight_transposed = weight_hh.astype(compute_dtype).reshape(weight_hh.shape[0], -1).T
+
+    def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
+        dh, dc = state
+        d_output, factors = inputs
+        dz_gates, dc = gates.backward(dh + d_output.astype(jnp.float32), dc, factors)
+        dz = jnp.concatenate(dz_gates, axis=-1).astype(compute_dtype)
+        every = jnp.matmul(dz, weight_transposed, preferred_element_type=jnp.float32)
+        dh = jax.lax.psum_scatter(every, MODEL_AXIS, scatter_dimension=1, tiled=True)
+        return (dh, dc), dz
+
+    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
+    before = jnp.concatenate([h_first.astype(compute_dtype)[None], outputs[:-1]])
+    before = jax.lax.all_gather(before, MODEL_AXIS, axis=2, tiled=True)
+    d_weight = jnp.einsum("tbh,tbg->hg", before, dz, preferred_element_type=jnp.float32)
+    d_weight = jax.lax.psum(d_weight, DATA_AXIS).reshape(weight_hh.shape)
+    return dz.reshape(window_length, batch, 4, units), d_weight, dh, dc
+
+
+split_layer.defvjp(_forward, _backward)

@@ -1,0 +1,209 @@
+"""What a run folder tells: read without jax, while the run may still be writing to it.
+
+Everything but `config.json` may be missing, cut off or of another version of charlstm; what is
+there is shown.
+"""
+
+import dataclasses
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from charlstm.data.ngrams import NgramLevel
+from charlstm.errors import UserError
+from charlstm.training.metrics import FILE as METRICS_FILE
+
+SAMPLE_NAME = re.compile(r"(\d+)\.txt")
+LARGEST_SAMPLE = 4000  # bytes that are shown
+ABOUT_FILE = "about.json"
+PROFILE_FOLDER = "profile"
+
+
+class MetricsTail:
+    """The lines of a `metrics.jsonl` that grows; each is read once.
+
+    A run that goes on from a checkpoint writes the file anew: then it is read anew.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file_id: tuple[int, int] | None = None
+        self._offset = 0
+        self._lines: list[dict[str, Any]] = []
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines up to now, in order."""
+        try:
+            with self._path.open("rb") as file:
+                status = self._path.stat()
+                file_id = (status.st_dev, status.st_ino)
+                if file_id != self._file_id or status.st_size < self._offset:
+                    self._file_id, self._offset, self._lines = file_id, 0, []
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # being written
+                    self._offset += len(line)
+                    self._take(line)
+        except FileNotFoundError:
+            pass  # not written yet
+        return self._lines
+
+    def _take(self, line: bytes) -> None:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            return  # a line that a killed process left
+        if isinstance(values, dict) and isinstance(values.get("step"), int):
+            self._lines.append(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run at one moment.
+
+    Attributes:
+      name: for people, different for every run of a page.
+      folder: the run folder.
+      config: every field by its address.
+      lines: of `metrics.jsonl`.
+      samples: update and bytes, in order.
+      about: what the run wrote of its text and machine; empty for runs of older versions.
+      profiles: files to open in Perfetto.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    lines: list[dict[str, Any]]
+    samples: list[tuple[int, bytes]]
+    about: dict[str, Any]
+    profiles: list[Path]
+
+    @property
+    def step(self) -> int:
+        """The last update that was told of."""
+        return self.lines[-1]["step"] if self.lines else 0
+
+    @property
+    def num_updates(self) -> int:
+        """The updates that the run is to make."""
+        return self.config.get("training.num_updates", self.step)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last update is made."""
+        return self.step >= self.num_updates
+
+    @property
+    def bytes_per_update(self) -> int:
+        """B·T, or 1 if the configuration does not say."""
+        window = self.config.get("data.window_length", 1)
+        return self.config.get("data.num_streams", 1) * window
+
+    def values(self, key: str) -> list[float]:
+        """The numbers under a key of the metrics, in order."""
+        return [line[key] for line in self.lines if is_number(line.get(key))]
+
+    def best(self) -> dict[str, Any] | None:
+        """The line with the best validation; None before the first."""
+        return min(self._validated(), key=lambda line: line["valid_bits_per_byte"], default=None)
+
+    def last_validated(self) -> dict[str, Any] | None:
+        """The newest line with a validation."""
+        return next(reversed(self._validated()), None)
+
+    def _validated(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if is_number(line.get("valid_bits_per_byte"))]
+
+    def rate(self) -> float | None:
+        """The median of the bytes per second."""
+        rates = self.values("bytes_per_second")
+        return statistics.median(rates) if rates else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def ngram_levels(run: Run) -> list[NgramLevel]:
+    """The n-gram levels of the run's validation split; none if the run does not tell."""
+    try:
+        return [NgramLevel(**fields) for fields in run.about.get("ngram_levels") or []]
+    except TypeError:  # of another version
+        return []
+
+
+class RunReader:
+    """Reads a run again and again."""
+
+    def __init__(self, folder: Path, name: str):
+        self._folder, self._name = folder, name
+        self._tail = MetricsTail(folder / METRICS_FILE)
+
+    def exists(self) -> bool:
+        """Whether the run has begun."""
+        return (self._folder / "config.json").is_file()
+
+    def read(self) -> Run:
+        """The run as it is now.
+
+        Raises:
+          UserError: the folder is not a run's.
+        """
+        return Run(
+            name=self._name,
+            folder=self._folder,
+            config=self._config(),
+            lines=self._tail.lines(),
+            samples=self._samples(),
+            about=self._about(),
+            profiles=sorted(self._folder.glob(f"{PROFILE_FOLDER}/**/perfetto_trace.json.gz")),
+        )
+
+    def _config(self) -> dict[str, Any]:
+        path = self._folder / "config.json"
+        try:
+            sections = json.loads(path.read_bytes())
+            return {
+                f"{section}.{name}": value
+                for section, fields in sections.items()
+                for name, value in fields.items()
+            }
+        except OSError as error:
+            raise UserError(
+                f"{self._folder} is no run folder ({path.name}: {error.strerror}): give the "
+                "--workdir of a training run, such as runs/quickstart"
+            ) from error
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}): it must be a run's own") from error
+
+    def _about(self) -> dict[str, Any]:
+        try:
+            values = json.loads((self._folder / ABOUT_FILE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def _samples(self) -> list[tuple[int, bytes]]:
+        found = []
+        for path in (self._folder / "samples").glob("*.txt"):
+            named = SAMPLE_NAME.fullmatch(path.name)
+            if named:
+                with path.open("rb") as file:
+                    found.append((int(named[1]), file.read(LARGEST_SAMPLE)))
+        return sorted(found)
+
+
+def readers(paths: list[str]) -> list[RunReader]:
+    """A reader for each run folder, named as briefly as tells them apart."""
+    folders = [Path(path) for path in paths]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise UserError("a run is named twice: name each run once")
+    return [RunReader(folder, name) for folder, name in zip(folders, names, strict=True)]

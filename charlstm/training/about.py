@@ -1,0 +1,61 @@
+"""`about.json`: what a run folder tells of its text, its model and its machine, for reports."""
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from charlstm.config import Config
+from charlstm.data.corpus import Alphabet, Corpus
+from charlstm.data.ngrams import NgramLevel
+from charlstm.training.program import dtype_of, recurrence_of
+
+FILE = "about.json"
+
+
+def about(
+    config: Config,
+    corpus: Corpus,
+    alphabet: Alphabet,
+    num_parameters: int,
+    levels: Sequence[NgramLevel],
+    mesh: jax.sharding.Mesh,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """Plain JSON values.
+
+    Args:
+      config: the experiment.
+      corpus: its text.
+      alphabet: of the model.
+      num_parameters: how many numbers there are to learn.
+      levels: of the validation split.
+      mesh: the devices.
+      versions: of the libraries.
+    """
+    model = config.model
+    kinds = sorted({device.device_kind for device in mesh.devices.flat})
+    return {
+        "corpus": {
+            "name": corpus.name,
+            "sha256": corpus.sha256,
+            "num_bytes": len(corpus.data),
+            "train_bytes": len(corpus.split("train")),
+            "valid_bytes": len(corpus.split("valid")),
+        },
+        "alphabet": {"kind": alphabet.kind, "size": alphabet.size},
+        "num_parameters": num_parameters,
+        "ngram_levels": [dataclasses.asdict(level) for level in levels],
+        "environment": {
+            "devices": f"{mesh.size} × {', '.join(kinds)}",
+            "processes": jax.process_count(),
+            "compute dtype": jnp.dtype(dtype_of(model)).name,
+            "recurrence": recurrence_of(model),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            **versions,
+        },
+    }

@@ -1,0 +1,62 @@
+"""The text of a run, the same in all its processes."""
+
+import dataclasses
+import hashlib
+import json
+
+import jax
+import numpy as np
+
+from charlstm import coordination
+from charlstm.config import DataConfig
+from charlstm.data.corpus import Corpus, load_corpus
+from charlstm.data.mapped import release
+from charlstm.errors import UserError
+
+_PROBES, _PROBE_BYTES = 64, 4096
+
+
+def load_shared_corpus(data: DataConfig) -> Corpus:
+    """The corpus of a configuration; of several processes the first opens, and hashes, it first.
+
+    The others map the file and compare its size and a few thousand bytes.
+
+    Raises:
+      UserError: see `load_corpus`; or processes have different texts.
+    """
+
+    def load(sha256: str | None = None) -> Corpus:
+        return load_corpus(data.corpus, data.valid_size, data.test_size, sha256)
+
+    if coordination.is_alone():
+        return load()
+    corpus: Corpus | None = None
+
+    def describe() -> str:
+        nonlocal corpus
+        try:
+            corpus = load()
+        except UserError as error:
+            return json.dumps({"error": str(error)})
+        return json.dumps({"sha256": corpus.sha256, "probe": _probe(corpus.data)})
+
+    said = json.loads(coordination.from_first(describe))
+    if "error" in said:
+        raise UserError(said["error"])
+    if corpus is None:
+        corpus = load(said["sha256"])
+        if _probe(corpus.data) != said["probe"]:
+            raise UserError(
+                f"process {jax.process_index()} has another text than process 0 under the name of "
+                f"{data.corpus}, {len(corpus.data)} bytes of it: give a path that all share"
+            )
+    return dataclasses.replace(corpus, sha256=said["sha256"])
+
+
+def _probe(text: np.ndarray) -> list[object]:
+    """Its size, and a digest of pieces from all over it."""
+    digest = hashlib.sha256()
+    for start in np.linspace(0, max(0, len(text) - _PROBE_BYTES), _PROBES).astype(int):
+        digest.update(text[start : start + _PROBE_BYTES].tobytes())
+    release(text)
+    return [len(text), digest.hexdigest()]

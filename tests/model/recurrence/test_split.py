@@ -1,0 +1,64 @@
+"""Layers whose hidden units are shared out among devices."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from processes import CHEAP
+
+TESTS = Path(__file__).parent.parent.parent
+
+CODE = """
+import jax, json, sys
+jax.config.update("jax_num_cpu_devices", 4)
+import jax.numpy as jnp, numpy as np
+import lstm_reference as reference
+from recurrence_checks import assert_close, float32, loss_and_gradients, random_masks
+from charlstm import distributed
+from charlstm.model.recurrence.scan import scan_stack
+from charlstm.model.recurrence.split import split_stack
+
+def on(mesh, tree, axis):
+    def put(leaf):
+        spec = [None] * leaf.ndim
+        if axis is not None:
+            spec[axis] = "data"
+        return jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(*spec)))
+    return jax.tree.map(put, tree)
+
+for data, model, all_steps in (2, 2, (9,)), (1, 4, (1,)):
+    mesh = distributed.make_mesh(4, data, model)
+    with jax.set_mesh(mesh):
+        for steps in all_steps:
+            case = reference.random_case(21, num_layers=2)
+            masks = None if steps is None else random_masks(steps, num_layers=2)
+            loss, gradients, after = reference.loss_and_gradients(*case, masks)
+            params, carry, inputs, targets = case
+            arguments = (
+                on(mesh, float32(params), None), on(mesh, float32(carry), 1),
+                on(mesh, jnp.asarray(inputs), 1), on(mesh, jnp.asarray(targets), 1),
+                None if masks is None else on(mesh, float32(masks), 2),
+            )
+            found = loss_and_gradients(split_stack, *arguments)
+            assert_close(found[0], loss)
+            assert_close(found[1], after)
+            assert_close(found[2], gradients)
+        # In the low precision of accelerators it stays as near to the scan as rounding allows.
+        arguments = (*arguments, jnp.bfloat16, 0.1)
+        wanted = loss_and_gradients(scan_stack, *arguments)
+        assert_close(loss_and_gradients(split_stack, *arguments), wanted, 2e-2)
+    print("agrees", data, model)
+"""
+
+
+def test_agrees_with_float64_however_it_is_split():
+    """On four devices, with masks and without: loss, carry and every gradient."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env=os.environ | CHEAP | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["agrees 2 2", "agrees 1 4"], done.stderr

@@ -1,0 +1,167 @@
+"""Runs that are ended, in whatever way, and go on with other processes and devices."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from processes import SMALL, Group, checkpoints, curve, metrics
+
+from charlstm.training import checkpoint
+from charlstm.training.program import one_device
+
+ENDLESS = "--config.training.num_updates=1000000"
+SIXTY = "--config.training.num_updates=60"
+
+
+@pytest.fixture
+def start(environment, text_file, tmp_path_factory):
+    """Starts a group of processes; all are ended with the test."""
+    groups = []
+
+    def run(processes, folder, *arguments, corpus=text_file, devices=1):
+        flags = [f"--corpus={corpus}", f"--workdir={folder}", *SMALL]
+        flags += [f"--num_cpu_devices={devices}", *arguments]
+        group = Group(processes, flags, environment, tmp_path_factory.mktemp("output"))
+        groups.append(group)
+        return group
+
+    yield run
+    for group in groups:
+        group.kill()
+
+
+def test_goes_on_with_other_processes_and_devices(start, tmp_path):
+    """The same bytes, the same carry, the same loss curve, and a model for one process."""
+    whole = start(1, tmp_path / "whole", SIXTY)
+    assert whole.wait() == [0], whole.text()
+    begun = start(2, tmp_path / "begun", SIXTY, "--stop_after=30")
+    assert begun.wait() == [0, 0], begun.text()
+    wanted = curve(tmp_path / "whole")
+    for processes, devices, mesh in (1, 1, ()), (4, 2, ("--config.mesh.shard=parameters",)):
+        folder = tmp_path / f"continued{processes}"
+        shutil.copytree(tmp_path / "begun", folder)
+        group = start(processes, folder, SIXTY, *mesh, devices=devices)
+        assert group.wait() == [0] * processes, group.text()
+        assert "going on from update 30" in group.text()
+        np.testing.assert_allclose(curve(folder), wanted, rtol=1e-5)
+    assert checkpoints(folder) == [30, 60]
+    sampled = subprocess.run(
+        [sys.executable, "-m", "charlstm", "sample", f"--checkpoint={folder}", "--num_bytes=20"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        check=False,
+    )
+    assert sampled.returncode == 0 and len(sampled.stdout) >= 20, sampled.stderr
+
+
+def test_a_signal_to_one_process_saves_all(start, tmp_path):
+    group = start(2, tmp_path, ENDLESS)
+    group.wait_until(lambda: len(metrics(tmp_path)) > 5)
+    group.processes[1].send_signal(signal.SIGUSR1)
+    assert group.wait(30) == [75, 75], group.text()
+    (saved,) = checkpoints(tmp_path)
+    assert metrics(tmp_path)[-1]["step"] == saved
+    assert f"saved at update {saved}" in group.outputs[0].read_text()
+    # Interrupted from the keyboard it saves just as well.
+    group = start(1, tmp_path, ENDLESS)
+    group.wait_until(lambda: metrics(tmp_path)[-1]["step"] > saved + 5)
+    group.processes[0].send_signal(signal.SIGINT)
+    assert group.wait(30) == [130], group.text()
+    assert checkpoints(tmp_path)[-1] == metrics(tmp_path)[-1]["step"]
+
+
+def test_a_signal_before_the_first_update_ends_all_at_once(start, tmp_path):
+    group = start(2, tmp_path, ENDLESS)
+    group.wait_until((tmp_path / "config.json").exists)  # written before the compilation
+    group.processes[1].send_signal(signal.SIGTERM)
+    assert group.wait(10) == [75, 75], group.text()
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_signal_while_the_others_are_awaited_ends_at_once(environment, text_file, tmp_path):
+    place = {"NUM_PROCESSES": "2", "PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:0"}
+    place["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{20000 + os.getpid() % 10000}"
+    command = [sys.executable, "-m", "charlstm", "train", f"--corpus={text_file}"]
+    command.append(f"--workdir={tmp_path}")
+    process = subprocess.Popen(command, env=environment | place, stderr=subprocess.DEVNULL)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 75
+
+
+def test_a_signal_does_not_wait_for_an_evaluation(start, tmp_path):
+    text = tmp_path / "long.txt"
+    text.write_bytes(np.random.default_rng(0).integers(97, 123, 2**21, np.uint8).tobytes())
+    options = (
+        ENDLESS,
+        "--config.data.valid_size=0.9",
+        "--config.model.hidden_size=128",
+        "--config.training.log_every=5",
+        "--config.training.evaluate_every=5",
+    )
+    group = start(2, tmp_path / "run", *options, corpus=text)
+    # The first five updates take a moment; then comes the evaluation.
+    group.wait_until((tmp_path / "run" / "metrics.jsonl").exists)
+    time.sleep(2)
+    assert metrics(tmp_path / "run") == []
+    group.processes[0].send_signal(signal.SIGTERM)
+    assert group.wait(30) == [75, 75], group.text()
+    assert checkpoints(tmp_path / "run") == [5]
+    (line,) = metrics(tmp_path / "run")
+    assert line["step"] == 5 and "valid_bits_per_byte" not in line
+
+
+def test_a_killed_process_ends_the_others_with_a_clear_message(start, tmp_path):
+    group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_every=10")
+    group.wait_until(lambda: len(checkpoints(tmp_path)) == 2)
+    group.processes[1].kill()
+    codes = group.wait(30)
+    assert codes[0] not in (0, 75) and codes[1] == -signal.SIGKILL
+    assert "lost the others" in group.outputs[0].read_text()
+    # What was saved is whole, and the run goes on from there.
+    saved = checkpoints(tmp_path)[-1]
+    again = start(1, tmp_path, ENDLESS, f"--stop_after={saved + 3}")
+    assert again.wait() == [0], again.text()
+    assert f"going on from update {saved}" in again.text()
+
+
+def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
+    """SIGTERM again and again, wherever it falls: import, compilation, evaluation, sample, save."""
+    options = (
+        SIXTY,
+        "--config.training.log_every=6",
+        "--config.training.evaluate_every=12",
+        "--config.training.sample_every=24",
+        "--config.training.checkpoint_every=18",
+    )
+    whole = start(1, tmp_path / "whole", *options)
+    begin = time.monotonic()
+    assert whole.wait() == [0], whole.text()
+    length = time.monotonic() - begin
+    seed = int.from_bytes(os.urandom(2), "little")
+    print("moments drawn with seed", seed)  # shown if the test fails
+    moments = random.Random(seed)
+    folder = tmp_path / "ended"
+    for _ in range(3):
+        group = start(1, folder, *options)
+        time.sleep(moments.uniform(0.1, 1) * length)
+        group.processes[0].send_signal(signal.SIGTERM)
+        (code,) = group.wait(60)
+        assert code in (0, 75), group.text()
+    last = start(1, folder, *options)
+    assert last.wait() == [0], last.text()
+    assert (parameters(folder, 60) == parameters(tmp_path / "whole", 60)).all()
+
+
+def parameters(folder, step):
+    """All numbers of the model at `step`, in one array."""
+    saved = folder / "checkpoints" / str(step)
+    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
