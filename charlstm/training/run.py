@@ -140,6 +140,7 @@ def train(
         # The update, compiled before the first step.
         with goodput.lost_to("compile"):
             dispatch = program.compile(streams, text, state)
+        goodput.counts_input_by(dispatch.input_seconds)
         _introduce(config, corpus, alphabet, state, mesh)
         if print_shardings:
             logging.info("%s", describe_shardings(state))

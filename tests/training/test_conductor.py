@@ -70,6 +70,11 @@ def test_goodput_counts_every_second_once():
         "evaluation": 4.0,
     }
     assert goodput.metrics()["goodput"] == pytest.approx(60 / 80)
+    waited = [5.0]
+    goodput.counts_input_by(lambda: waited[0])
+    waited[0] += 4
+    assert goodput.to_json()["input"] == 4.0
+    waited[0] -= 4
     later = Goodput(began=now[0], now=lambda: now[0])
     later.goes_on_from(goodput.to_json())
     later.started()

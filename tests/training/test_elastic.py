@@ -132,7 +132,7 @@ def test_an_evaluation_that_was_left_off_is_made_up_for(start, tmp_path):
 
 
 def test_a_killed_process_ends_the_others_with_a_clear_message(start, tmp_path):
-    group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_every=10")
+    group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_seconds=0.5")
     group.wait_until(lambda: len(checkpoints(tmp_path)) == 2)
     group.processes[1].kill()
     codes = group.wait(30)
