@@ -51,11 +51,9 @@ def test_loss_curve_does_not_depend_on_processes_and_devices(train, alone, proce
     ("processes", "devices", "fields"),
     [
         (1, 8, {"model": 2, "data": 4}),
-        (2, 8, {"model": 2}),
         (2, 4, {"shard": "optimizer"}),
         (1, 8, {"shard": "parameters"}),
         (4, 4, {"shard": "parameters", "model": 2}),
-        (2, 2, {"model": 2}),
     ],
     ids=str,
 )

@@ -30,10 +30,16 @@ class Goodput:
         self._lost: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
         self._earlier: dict[str, float] = {}
         self._depth = 0
+        self._input: Callable[[], float] = lambda: 0.0
 
     def goes_on_from(self, earlier: dict[str, float]) -> None:
         """Adds what earlier processes of the run counted, in `to_json`'s form."""
         self._earlier = dict(earlier)
+
+    def counts_input_by(self, seconds: Callable[[], float]) -> None:
+        """Takes the seconds for which updates wait for their text from this counter, from now."""
+        before = seconds()
+        self._input = lambda: seconds() - before
 
     def started(self) -> None:
         """Says that updates begin now: what was not counted so far went into starting."""
@@ -53,7 +59,7 @@ class Goodput:
 
     def to_json(self) -> dict[str, float]:
         """Seconds by cause, and `total`, over all processes of the run so far."""
-        seconds = {"total": self._now() - self._began, **self._lost}
+        seconds = {"total": self._now() - self._began, **self._lost, "input": self._input()}
         return {
             name: round(value + self._earlier.get(name, 0.0), 3) for name, value in seconds.items()
         }

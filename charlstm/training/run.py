@@ -161,6 +161,7 @@ def train(
         # The update, compiled before the first step.
         with goodput.lost_to("compile"):
             dispatch = program.compile(streams, text, state)
+        goodput.counts_input_by(dispatch.input_seconds)
         _introduce(config, corpus, alphabet, state, mesh)
         levels = cached_ngram_levels(corpus, "valid") if coordination.is_first() else []
         if coordination.is_first():

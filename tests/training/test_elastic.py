@@ -118,8 +118,21 @@ def test_a_signal_does_not_wait_for_an_evaluation(start, tmp_path):
     assert line["step"] == 5 and "valid_bits_per_byte" not in line
 
 
+def test_an_evaluation_that_was_left_off_is_made_up_for(start, tmp_path):
+    """Also where it was the last one, and no update is left to make."""
+    options = SIXTY, "--config.training.log_every=30", "--stop_after=30"
+    group = start(1, tmp_path, *options, "--config.training.sample_every=0")
+    assert group.wait() == [0], group.text()
+    assert "valid_bits_per_byte" not in metrics(tmp_path)[-1]
+    again = start(2, tmp_path, *options, "--config.training.evaluate_every=30")
+    assert again.wait() == [0, 0], again.text()
+    (line,) = metrics(tmp_path)
+    saved = checkpoint.read_metadata(tmp_path / "checkpoints" / "30")
+    assert saved.metrics["valid_bits_per_byte"] == line["valid_bits_per_byte"] > 0
+
+
 def test_a_killed_process_ends_the_others_with_a_clear_message(start, tmp_path):
-    group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_every=10")
+    group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_seconds=0.5")
     group.wait_until(lambda: len(checkpoints(tmp_path)) == 2)
     group.processes[1].kill()
     codes = group.wait(30)
