@@ -15,9 +15,9 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from charlstm import commands
+from charlstm import commands, preemption
 from charlstm.errors import Ended, TrainingFailed, UserError
-from charlstm.preemption import EXIT_INTERRUPTED
+from charlstm.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -30,6 +30,8 @@ def run() -> None:
     except Exception:
         traceback.print_exc()
         code = EXIT_FAILED
+    if code in (0, EXIT_SAVED):
+        preemption.ignore()
     if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.coordination" in sys.modules:
         # One of several processes that fails must not wait for the others to end.
         sys.modules["charlstm.coordination"].leave(code)

@@ -95,6 +95,16 @@ class Watch:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ignore() -> None:
+    """Ignores the signals that ask for a save from now on, when the process has no more to save.
+
+    A launcher that sees the first of several processes end with 75 may send SIGTERM to the rest,
+    and while the interpreter closes down it would end them as if they had not been listening.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 def leave_at_once(code: int) -> None:
     """Ends the process before its first update, when there is nothing to save."""
     sys.stderr.write(
