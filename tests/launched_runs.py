@@ -1,0 +1,75 @@
+"""What the tests of launchers share: a small run, starting it, and looking into its folder."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from conftest import TINY
+from processes import CHEAP
+
+LAUNCH = Path(__file__).parents[1] / "launch"
+NUM_UPDATES = 300
+SAVE_EVERY = 100
+
+# Long enough to be met in the middle; nothing is saved but every SAVE_EVERY updates, at the end,
+# and when somebody asks.
+SMALL = (
+    *TINY,
+    f"--config.training.num_updates={NUM_UPDATES}",
+    f"--config.training.checkpoint_every={SAVE_EVERY}",
+    "--config.training.keep_last=100",
+    "--config.training.evaluate_every=0",
+    "--config.training.log_every=10",
+)
+
+
+def launched_environment(environment, folder):
+    """What a user's shell would have: this Python's programs first.
+
+    Beside that it spares XLA what such a run does not repay, and restarts their compilation.
+    """
+    programs = Path(sys.executable).parent
+    return (
+        environment
+        | CHEAP
+        | {
+            "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
+            "JAX_COMPILATION_CACHE_DIR": str(folder),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    )
+
+
+def last_logged_step(folder):
+    """The update of the newest whole line of metrics; 0 if there is none."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def parameters(folder, step=NUM_UPDATES):
+    """All numbers of the model at `step`, in one array."""
+    import jax
+
+    from charlstm.training import checkpoint
+    from charlstm.training.program import one_device
+
+    saved = folder / "checkpoints" / str(step)
+    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+
+
+def wait_until(holds, what, seconds=180, alive=lambda: True):
+    """Waits until `holds()`; fails after `seconds`, or when nothing is `alive()` to bring it."""
+    begun = asked = time.monotonic()
+    while not holds():
+        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < begun + seconds, f"{what}: not within {seconds} s"
+        if now > asked + 1:
+            assert alive() or holds(), f"ended before {what}"
+            asked = now
