@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from conftest import TINY
+from processes import CHEAP
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 NUM_UPDATES = 300
@@ -31,13 +32,16 @@ def launched_environment(environment, folder):
     Beside that it spares XLA what such a run does not repay, and restarts their compilation.
     """
     programs = Path(sys.executable).parent
-    return environment | {
-        "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    return (
+        environment
+        | CHEAP
+        | {
+            "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
+            "JAX_COMPILATION_CACHE_DIR": str(folder),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    )
 
 
 def last_logged_step(folder):
@@ -45,12 +49,6 @@ def last_logged_step(folder):
     path = folder / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0
-
-
-def saved_steps(folder):
-    """The steps of all checkpoints that are whole."""
-    path = folder / "checkpoints"
-    return sorted(int(e.name) for e in path.iterdir() if e.name.isdigit()) if path.exists() else []
 
 
 def parameters(folder, step=NUM_UPDATES):

@@ -1,10 +1,10 @@
 """The environment of launched runs, and the run that all of them must equal."""
 
 import socket
-import subprocess
 
 import pytest
-from launched_runs import NUM_UPDATES, SMALL, launched_environment, saved_steps
+from launched_runs import SMALL, launched_environment
+from processes import Group
 
 
 @pytest.fixture(scope="session")
@@ -32,21 +32,9 @@ def free_port():
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(user, train_flags, free_port, tmp_path_factory):
+def uninterrupted(user, train_flags, tmp_path_factory):
     """The run folder of two processes that were told their places and left alone."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    places = {"NUM_PROCESSES": "2", "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
-    command = ["charlstm", "train", *train_flags(folder)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env=user | places | {"PROCESS_ID": str(process)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert saved_steps(folder)[-1] == NUM_UPDATES
-    return folder
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    group = Group(2, train_flags(folder / "run"), user, folder)
+    assert group.wait() == [0, 0], group.text()
+    return folder / "run"

@@ -4,7 +4,8 @@ import signal
 import subprocess
 
 import pytest
-from launched_runs import last_logged_step, parameters, saved_steps, wait_until
+from launched_runs import last_logged_step, parameters, wait_until
+from processes import checkpoints
 
 MPIRUN = ["mpirun", "-n", "2", "--oversubscribe"]
 # Containers run tests as root, which Open MPI wants to hear twice.
@@ -42,7 +43,7 @@ def test_sigusr1_saves_and_the_next_mpirun_goes_on_exactly(mpirun, uninterrupted
     first.send_signal(signal.SIGUSR1)
     assert first.wait(60) == 75, said(first)
     assert "devices: 2 × cpu in 2 processes" in said(first)
-    step = saved_steps(run)[-1]
+    step = checkpoints(run)[-1]
     assert f"saved at update {step};" in said(first)
     again = mpirun()
     assert again.wait(300) == 0, said(again)

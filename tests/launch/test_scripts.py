@@ -11,9 +11,9 @@ from launched_runs import (
     NUM_UPDATES,
     last_logged_step,
     parameters,
-    saved_steps,
     wait_until,
 )
+from processes import checkpoints
 
 
 def test_tpu_script_starts_a_saved_run_again_until_it_is_done(user, train_flags, tmp_path):
@@ -29,9 +29,9 @@ def test_tpu_script_starts_a_saved_run_again_until_it_is_done(user, train_flags,
     train.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
-    (step,) = (step for step in saved_steps(run) if f"saved at update {step};" in said)
+    (step,) = (step for step in checkpoints(run) if f"saved at update {step};" in said)
     assert f"going on from update {step} of" in said
-    assert saved_steps(run)[-1] == NUM_UPDATES
+    assert checkpoints(run)[-1] == NUM_UPDATES
 
 
 def test_tpu_script_passes_a_failure_on(user, tmp_path):

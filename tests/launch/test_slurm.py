@@ -12,9 +12,9 @@ from launched_runs import (
     SAVE_EVERY,
     last_logged_step,
     parameters,
-    saved_steps,
     wait_until,
 )
+from processes import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ class Job:
         assert self.wait_for_end("COMPLETED")["Restarts"] == "1", self.log
         step = last_step(self.log)
         assert self.resumed_from() == [step], self.log
-        assert step in saved_steps(self.run)
+        assert step in checkpoints(self.run)
         assert (parameters(self.run) == parameters(uninterrupted)).all()
 
 
@@ -162,15 +162,17 @@ def test_cancelled_it_saves_and_is_not_requeued(submit, slurm):
     with job.standing_still():
         slurm.command("scancel", job.number)
     assert job.wait_for_end("CANCELLED")["Restarts"] == "0"
-    assert saved_steps(job.run)[-1] == last_step(job.log)
+    assert checkpoints(job.run)[-1] == last_step(job.log)
 
 
 def test_a_killed_rank_ends_the_job_and_the_next_loses_one_interval_at_most(
     submit, slurm, uninterrupted
 ):
     job = submit()
-    wait_until(lambda: saved_steps(job.run), "a checkpoint")
-    os.kill(slurm.ranks(job.number)[1].process, signal.SIGKILL)
+    job.wait_for_update(0)
+    rank_1 = slurm.ranks(job.number)[1].process
+    wait_until(lambda: checkpoints(job.run), "a checkpoint")
+    os.kill(rank_1, signal.SIGKILL)
     reached = last_logged_step(job.run)
     assert job.wait_for_end("FAILED", seconds=30)["Restarts"] == "0"
     again = submit()
