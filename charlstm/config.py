@@ -62,6 +62,11 @@ class ModelConfig(Section):
     ] = "auto"
     # wavefront: the time steps that a layer makes before the layer above follows.
     wavefront_chunk: int = 32
+    # What a window keeps for its gradient: gates, which is fastest, or the state h and c alone, a
+    # fraction of the memory for a third more arithmetic (recurrence auto or scan).
+    residuals: Literal["gates", "state"] = "gates"
+    # GPU: replay the training loop as a CUDA graph; auto does so where it was measured to help.
+    command_buffers: Literal["auto", "on", "off"] = "auto"
     forget_bias: float = 1.0
     # Share of the values that pass from one layer to the next set to zero in training.
     dropout: float = 0.0
@@ -73,6 +78,11 @@ class ModelConfig(Section):
         self.require("num_layers", self.num_layers >= 1, "1 or more")
         self.require("hidden_size", self.hidden_size >= 1, "1 or more")
         self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
+        self.require(
+            "residuals",
+            self.residuals == "gates" or self.recurrence in ("auto", "scan"),
+            f"gates for model.recurrence={self.recurrence}: the scan alone can keep less",
+        )
         self.require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
         self.require(
             "dropout",
@@ -226,6 +236,11 @@ class Config:
             raise UserError(
                 f"model.recurrence={self.model.recurrence} runs on whole layers and mesh.model="
                 f"{self.mesh.model} splits them: leave model.recurrence at auto"
+            )
+        if self.mesh.model > 1 and self.model.residuals != "gates":
+            raise UserError(
+                f"model.residuals={self.model.residuals} keeps less of whole layers and mesh.model="
+                f"{self.mesh.model} splits them: set model.residuals=gates"
             )
         warmup, updates = self.optimizer.warmup_updates, self.training.num_updates
         decays = self.optimizer.schedule in ("cosine", "linear")

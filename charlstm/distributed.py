@@ -28,9 +28,10 @@ HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for 
 EXIT_BAD_INPUT = 2
 SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
 
-# Up to this hidden size a time step's product is too small to keep two cores busy, and one device
-# for each core, with a share of the streams, is faster than one device that spans them.
-LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE = 256
+# Up to this hidden size one device for each core, with a share of the streams, is faster than one
+# device that spans the cores (benchmarks/README.md): its products and what is done between them
+# stay on one core. Above it, adding up the gradients of all devices costs more than that gains.
+LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE = 512
 
 
 def initialise(
@@ -231,6 +232,21 @@ def make_mesh(num_streams: int, data: int = 0, model: int = 1) -> Mesh:
         )
     return jax.make_mesh(
         (data, model), (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Explicit,) * 2
+    )
+
+
+def make_sampling_mesh(num_texts: int) -> Mesh:
+    """A mesh for texts that are made side by side: of one device, or of one for each core of a CPU.
+
+    A device for each core where the texts can be shared out over them evenly; to be called before
+    the first array is made.
+    """
+    set_cpu_devices(cpu_devices_for(1, num_texts))
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        devices = devices[:1]
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Explicit,), devices=devices
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks import workloads
 from benchmarks.contestants import Contestant, versions_of
+from charlstm import distributed
 from charlstm.model import language_model
 from charlstm.sampling.decode import Decoder, Settings
 
@@ -19,6 +20,8 @@ def prepare(spec: dict[str, Any]) -> Contestant:
       spec: `shape`, whose window_length is not used, and `dtype`.
     """
     shape = workloads.Shape(**spec["shape"])
+    mesh = distributed.make_sampling_mesh(shape.num_streams)
+    jax.set_mesh(mesh)
     params = language_model.init_params(
         jax.random.key(0),
         alphabet_size=shape.num_symbols,
@@ -27,7 +30,9 @@ def prepare(spec: dict[str, Any]) -> Contestant:
         forget_bias=1.0,
     )
     settings = Settings(temperature=workloads.TEMPERATURE)
-    decoder = Decoder(shape.num_streams, settings, jnp.dtype(spec["dtype"]))
+    params = jax.device_put(params, distributed.replicated(mesh))
+    dtype = jnp.dtype(spec["dtype"])
+    decoder = Decoder(shape.num_streams, settings, dtype, distributed.DATA_AXIS)
     prompt = np.array([10], np.uint8)
 
     def turn(count: int) -> dict[str, float]:
@@ -38,7 +43,7 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     turn(1)
     info = {
         "versions": versions_of("charlstm", "jax", "jaxlib", "numpy"),
-        "device": jax.devices()[0].device_kind,
+        "device": f"{mesh.size} × {jax.devices()[0].device_kind}",
         "dtype": spec["dtype"],
     }
     return Contestant(turn, info)

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags, logging
 
 from charlstm.commands import _shared
+from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.sampling.text import decode_stream
 
@@ -35,29 +37,44 @@ def main(argv: Sequence[str]) -> None:
     prompt = _prompt_bytes()
     if _TOP_P.value == 0:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
+    import jax
+
+    from charlstm import distributed, xla
     from charlstm.sampling import forcing
     from charlstm.sampling.decode import Decoder, Settings
     from charlstm.training import checkpoint
-    from charlstm.training.program import dtype_of, one_device
+    from charlstm.training.program import dtype_of
 
+    xla.keep_compiled_programs()
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
     model = metadata.config.model
     forced = forcing.parse(_FORCE.value, model.num_layers, model.hidden_size)
     symbols = metadata.alphabet.encode(prompt)
-    params = checkpoint.read_params(folder, metadata, one_device())
-    logging.info("checkpoint: %s", folder)
     settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, forced)
-    decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(model))
-    pieces = decoder(params, symbols, _NUM_BYTES.value, _SEED.value)
+    mesh = distributed.make_sampling_mesh(_NUM_SAMPLES.value)
+    with jax.set_mesh(mesh):
+        params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
+        logging.info("checkpoint: %s", folder)
+        decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(model), distributed.DATA_AXIS)
+        pieces = decoder(params, symbols, _NUM_BYTES.value, _SEED.value)
+        _show(metadata.alphabet, pieces)
 
+
+def _show(alphabet: Alphabet, pieces: Iterator[np.ndarray]) -> None:
+    """Writes one text as it comes, or several one after the other.
+
+    Args:
+      alphabet: of the model.
+      pieces: symbols of all texts side by side, uint8 [B, n] each.
+    """
     if _NUM_SAMPLES.value == 1:
-        _write(metadata.alphabet.decode(piece[0]) for piece in pieces)
+        _write(alphabet.decode(piece[0]) for piece in pieces)
         return
     rows: list[list[bytes]] = [[] for _ in range(_NUM_SAMPLES.value)]
     for piece in pieces:
         for row, drawn in zip(rows, piece, strict=True):
-            row.append(metadata.alphabet.decode(drawn))
+            row.append(alphabet.decode(drawn))
     for number, row in enumerate(rows):
         logging.info("sample %d:", number)
         _write(iter(row))

@@ -95,8 +95,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _set_up_devices(config: Config) -> None:
-    from charlstm import distributed
+    from charlstm import distributed, xla
 
+    xla.keep_compiled_programs()
+    xla.set_command_buffers(config.model.command_buffers)
     mesh = config.mesh
     automatic = distributed.cpu_devices_for(
         config.model.hidden_size,

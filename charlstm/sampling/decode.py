@@ -61,9 +61,7 @@ class Decoder:
             functools.partial(_prefill, forced=settings.forced, compute_dtype=compute_dtype),
             donate_argnums=2,
         )
-        self._decode = jax.jit(
-            functools.partial(_decode, settings=settings), donate_argnums=(1, 2)
-        )
+        self._decode = jax.jit(functools.partial(_decode, settings=settings), donate_argnums=(1, 2))
 
     def __call__(
         self, params: Params, prompt: np.ndarray, num_symbols: int, seed: int
@@ -143,7 +141,7 @@ def _decode(
     axis = dimension(logits, 1)
     # A number for each symbol and text by the symbol's own place: the chunks do not matter.
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(LARGEST_CHUNK))
-    chances = jax.vmap(lambda key: jax.random.uniform(key, logits.shape[1]))(keys)
+    chances = jax.vmap(lambda key: jax.random.uniform(key, logits.shape[1:]))(keys)
     if axis is not None:
         chances = jax.reshard(chances, jax.P(None, axis))
 

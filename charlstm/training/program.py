@@ -215,7 +215,9 @@ def recurrence_of(model: ModelConfig, model_devices: int = 1) -> str:
     """
     if model_devices > 1:
         return "split"
-    return recurrence.resolve(model.recurrence, model.hidden_size, model.wavefront_chunk)
+    return recurrence.resolve(
+        model.recurrence, model.hidden_size, model.wavefront_chunk, model.residuals
+    )
 
 
 def one_device() -> jax.sharding.Sharding:

@@ -30,7 +30,7 @@ from charlstm.model.language_model import Params
 from charlstm.preemption import EXIT_SAVED, Watch
 from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
-from charlstm.training import checkpoint
+from charlstm.training import checkpoint, memory
 from charlstm.training.about import FILE as ABOUT_FILE
 from charlstm.training.about import about
 from charlstm.training.checkpoint import Checkpoints, Metadata
@@ -41,7 +41,7 @@ from charlstm.training.input import load_shared_corpus
 from charlstm.training.loop import Actions, Progress, ended, evaluation_is_due, fit, validate
 from charlstm.training.metrics import Clock, Console, Writer, make_console, make_metrics_file
 from charlstm.training.profile import Profile
-from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.program import CompiledDispatch, Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
 from charlstm.training.writers import Writers, other_writers
 
@@ -61,6 +61,7 @@ FREE_FIELDS = frozenset(
         "training.keep_last",
         "training.keep_every",
         "training.updates_per_dispatch",
+        "model.command_buffers",
         "training.max_skipped_in_a_row",
         # Which devices compute it does not change what is computed.
         "mesh.data",
@@ -161,8 +162,10 @@ def train(
         # The update, compiled before the first step.
         with goodput.lost_to("compile"):
             dispatch = program.compile(streams, text, state)
+            needed = _require_memory(config, alphabet, mesh, text, dispatch)
         goodput.counts_input_by(dispatch.input_seconds)
         _introduce(config, corpus, alphabet, state, mesh)
+        logging.info("%s", memory.describe(needed, memory.available_bytes()))
         levels = cached_ngram_levels(corpus, "valid") if coordination.is_first() else []
         if coordination.is_first():
             num_parameters = language_model.num_parameters(state.params)
@@ -375,6 +378,28 @@ def _require_same_run(folder: Path, metadata: Metadata, config: Config, corpus: 
             saved["training.num_updates"],
             config.training.num_updates,
         )
+
+
+def _require_memory(
+    config: Config,
+    alphabet: Alphabet,
+    mesh: jax.sharding.Mesh,
+    text: np.ndarray,
+    dispatch: CompiledDispatch,
+) -> int:
+    """The bytes that an update needs of each device; raises `UserError` if it has less."""
+
+    def needed(num_streams: int) -> int:
+        if num_streams == config.data.num_streams:
+            return memory.needed_bytes(dispatch.memory_analysis())
+        smaller = Program(config.replace({"data.num_streams": num_streams}), alphabet, mesh)
+        streams = Streams(len(text), num_streams, config.data.window_length)
+        compiled = smaller.compile(streams, text, smaller.abstract_state())
+        return memory.needed_bytes(compiled.memory_analysis())
+
+    multiple = mesh.shape[distributed.DATA_AXIS]
+    available = memory.available_bytes() if coordination.is_alone() else None
+    return memory.require_fit(config.data.num_streams, multiple, available, needed)
 
 
 def _introduce(

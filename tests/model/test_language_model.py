@@ -9,7 +9,7 @@ import pytest
 from charlstm.model import language_model
 
 RELATIVE = 1e-5
-SCANS = ["scan", "scan_columns"]
+SCANS = ["scan", "scan_columns", "scan_recompute"]
 
 
 def float32(tree):

@@ -12,6 +12,7 @@ from charlstm.model.recurrence.cudnn import cudnn_stack
 from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.scan_columns import scan_columns_stack
+from charlstm.model.recurrence.scan_recompute import scan_recompute_stack
 from charlstm.model.recurrence.split import split_stack
 from charlstm.model.recurrence.wavefront import wavefront_stack
 
@@ -53,6 +54,7 @@ class Recurrence(Protocol):
 _RECURRENCES: dict[str, Recurrence] = {
     "scan": scan_stack,
     "scan_columns": scan_columns_stack,
+    "scan_recompute": scan_recompute_stack,
     "wavefront": wavefront_stack,
     "pallas_tpu": pallas_tpu_stack,
     "cudnn": cudnn_stack,
@@ -63,12 +65,15 @@ _RECURRENCES: dict[str, Recurrence] = {
 COLUMNS_FROM_HIDDEN_SIZE = 384
 
 
-def resolve(name: str, hidden_size: int, wavefront_chunk: int) -> str:
+def resolve(name: str, hidden_size: int, wavefront_chunk: int, residuals: str = "gates") -> str:
     """The full name of the recurrence that `model.recurrence` stands for on this machine.
 
     `auto` chooses: on a CPU by the hidden size, as measured; elsewhere, where nothing is measured
-    yet, the scan. The wavefront's full name has its chunk size: `wavefront/32`.
+    yet, the scan. The wavefront's full name has its chunk size: `wavefront/32`. With residuals
+    `state` it is the scan that keeps h and c alone.
     """
+    if residuals == "state":
+        return "scan_recompute"
     if name == "wavefront":
         return f"wavefront/{wavefront_chunk}"
     if name != "auto":

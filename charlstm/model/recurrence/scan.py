@@ -77,6 +77,30 @@ def _backward(
     compute_dtype: Any, residuals: tuple[Any, ...], gradients: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:
     weight_hh, h_first, outputs, factors = residuals
+    dz, dh, dc = backward_loop(compute_dtype, weight_hh, factors, gradients)
+    return dz, weight_gradient(before(h_first, outputs), dz, weight_hh), dh, dc
+
+
+scan_layer.defvjp(_forward, _backward)
+
+
+def backward_loop(
+    compute_dtype: Any,
+    weight_hh: jax.Array,
+    factors: gates.Factors,
+    gradients: tuple[jax.Array, ...],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The backward pass through time of one layer.
+
+    Args:
+      compute_dtype: of the product's inputs and of dz.
+      weight_hh: [H, 4H] float32.
+      factors: of the forward pass, each [T, B, H].
+      gradients: of the outputs [T, B, H], and of h and c after the window [B, H].
+
+    Returns:
+      The gradients of the pre-activations, dz [T, B, 4H], and of h and c before the window.
+    """
     d_outputs, dh_last, dc_last = gradients
     weight_transposed = weight_hh.T.astype(compute_dtype)
 
@@ -89,15 +113,20 @@ def _backward(
         return (dh, dc), dz
 
     (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
-    before = jnp.concatenate([h_first.astype(compute_dtype)[None], outputs[:-1]])
-    d_weight = jnp.einsum(
+    return dz, dh, dc
+
+
+def before(h: jax.Array, outputs: jax.Array) -> jax.Array:
+    """What each time step of a window met as its last output, [T, B, H]."""
+    return jnp.concatenate([h.astype(outputs.dtype)[None], outputs[:-1]])
+
+
+def weight_gradient(inputs: jax.Array, dz: jax.Array, weight: jax.Array) -> jax.Array:
+    """The gradient of a weight [F, 4H] that met `inputs` [T, B, F]: one product, float32."""
+    return jnp.einsum(
         "tbh,tbg->hg",
-        before,
+        inputs,
         dz,
         preferred_element_type=jnp.float32,
-        out_sharding=specify(dimension(weight_hh, 0), dimension(weight_hh, 1)),
+        out_sharding=specify(dimension(weight, 0), dimension(weight, 1)),
     )
-    return dz, d_weight, dh, dc
-
-
-scan_layer.defvjp(_forward, _backward)

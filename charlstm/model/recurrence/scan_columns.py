@@ -237,7 +237,7 @@ def _before(h: jax.Array, outputs: jax.Array) -> jax.Array:
 
 
 def _weight_gradient(inputs: jax.Array, dz: jax.Array, weight: jax.Array) -> jax.Array:
-    """The gradient of a weight [F, G] that met `inputs` [F, T, B] and gave dz [T, G, B], float32."""
+    """The gradient of a weight [F, G], float32, of its inputs [F, T, B] and dz [T, G, B]."""
     spec = specify(dimension(weight, 0), dimension(weight, 1))
     return _product("ftb,tgb->fg", inputs, dz, spec)
 

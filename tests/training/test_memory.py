@@ -1,0 +1,92 @@
+"""A batch that cannot fit ends a run before it begins, and the largest that would is named."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from charlstm.config import Config
+from charlstm.errors import UserError
+from charlstm.training import memory
+from charlstm.training.run import train
+
+
+def told(caught):
+    return int(re.search(r"the largest that fits is data.num_streams=(\d+)", str(caught.value))[1])
+
+
+@pytest.mark.parametrize("available", [1_000, 5_555, 63_999])
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_the_largest_batch_of_a_linear_need_is_found_exactly(available, multiple):
+    with pytest.raises(UserError) as caught:
+        memory.require_fit(1024, multiple, available, lambda streams: 100 + 63 * streams)
+    assert told(caught) == (available - 100) // 63 // multiple * multiple
+
+
+def test_a_need_that_grows_in_steps_is_never_told_to_fit_where_it_does_not():
+    def needed(streams):
+        return 4096 * -(-streams * 7 // 64)
+
+    with pytest.raises(UserError) as caught:
+        memory.require_fit(4096, 2, 1_000_000, needed)
+    assert 0.9 * 1_000_000 < needed(told(caught)) <= 1_000_000
+
+
+def test_where_nothing_fits_the_message_says_so():
+    with pytest.raises(UserError, match="not even the smallest fits"):
+        memory.require_fit(64, 2, 10, lambda streams: 1000 + streams)
+
+
+def test_what_fits_or_cannot_be_known_is_let_through():
+    assert memory.require_fit(64, 1, 100, lambda streams: streams) == 64
+    assert memory.require_fit(64, 1, None, lambda streams: streams) == 64
+
+
+def test_a_run_whose_batch_does_not_fit_names_one_that_does(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(np.random.default_rng(0).integers(97, 123, 40_000, np.uint8)))
+    config = Config().replace(
+        {
+            "data.corpus": str(text),
+            "data.num_streams": 512,
+            "data.window_length": 16,
+            "model.hidden_size": 16,
+            "training.num_updates": 2,
+            "optimizer.warmup_updates": 0,
+        }
+    )
+    limit = 4_000_000
+    monkeypatch.setattr(memory, "available_bytes", lambda: limit)
+    with pytest.raises(UserError, match=r"data.num_streams=512 does not fit") as caught:
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists() or not any(
+        (tmp_path / "run" / "checkpoints").iterdir()
+    )
+    largest = told(caught)
+    assert 1 <= largest < 512 and largest % jax.device_count() == 0
+    train(config.replace({"data.num_streams": largest}), tmp_path / "other")
+
+
+def test_keeping_the_state_alone_needs_less_memory(tmp_path):
+    """As XLA accounts for it: at least three numbers less for every cell and time step."""
+    from charlstm.model import language_model
+
+    params = jax.eval_shape(
+        lambda: language_model.init_params(
+            jax.random.key(0), alphabet_size=64, num_layers=4, hidden_size=64, forget_bias=1.0
+        )
+    )
+    carry = jax.eval_shape(lambda: language_model.zero_carry(params, 32))
+    symbols = jax.ShapeDtypeStruct((256, 32), np.uint8)
+
+    def temporary(name):
+        def loss(params, carry, symbols):
+            logits, _ = language_model.apply(params, carry, symbols, recurrence_name=name)
+            return language_model.next_symbol_nats(logits, symbols)[0].mean()
+
+        compiled = jax.jit(jax.grad(loss)).lower(params, carry, symbols).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    cells = 4 * 256 * 32 * 64
+    assert temporary("scan") - temporary("scan_recompute") >= 3 * 4 * cells
