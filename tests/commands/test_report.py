@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY
+from conftest import TINY, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_curves_are_drawn_against_updates_seconds_or_bytes(open_page, pages):
     axis = chart(page, "Loss").locator("svg .role-axis-title")
     assert axis.first.text_content() == "updates"
     page.get_by_role("button", name="bytes read").click()
-    page.wait_for_function(
-        "document.querySelector('#chart-1 .role-axis-title').textContent === 'bytes read'"
+    wait_until(
+        page, "document.querySelector('#chart-1 .role-axis-title').textContent === 'bytes read'"
     )
     assert page.get_by_role("button", name="bytes read").get_attribute("aria-pressed") == "true"
 
