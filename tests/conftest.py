@@ -87,6 +87,15 @@ def chromium():
         browser.close()
 
 
+def wait_until(page, expression):
+    """Returns when an expression is true; unlike `wait_for_function`, without the page's `eval`."""
+    for _ in range(2400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"still not so: {expression}")
+
+
 @pytest.fixture
 def open_page(chromium):
     """Opens a file as a person would, and keeps what must not be: messages, dialogs, requests."""

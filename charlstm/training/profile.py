@@ -16,15 +16,25 @@ class Profile:
 
     Every process has one, for all must cut their updates into the same dispatches.
 
+    Args:
+      run: the run folder.
+      start, stop: the first update that is traced, and the one before which the trace ends.
+      step: the update that the run goes on from.
+      num_updates: the length of the run.
+
     Raises:
-      UserError: the bounds are no span of the run's updates.
+      UserError: the bounds are no span of the updates that the run is still to make.
     """
 
-    def __init__(self, run: Path, start: int, stop: int, num_updates: int):
+    def __init__(self, run: Path, start: int, stop: int, *, step: int, num_updates: int):
         if not 0 <= start < stop <= num_updates:
             raise UserError(
                 f"--profile={start}:{stop} must be START:STOP with START below STOP and STOP at "
                 f"most training.num_updates={num_updates}"
+            )
+        if start < step:
+            raise UserError(
+                f"--profile={start}:{stop} lies in the past: the run goes on from update {step}"
             )
         self._folder = run / FOLDER
         self._start, self._stop = start, stop

@@ -150,7 +150,8 @@ def train(
 
         profile = None
         if profile_updates is not None:
-            profile = Profile(folder, *profile_updates, config.training.num_updates)
+            num_updates = config.training.num_updates
+            profile = Profile(folder, *profile_updates, step=first_step, num_updates=num_updates)
         others = other_writers(
             folder,
             first_step,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import wait_until
 from planted import CELL, HIDDEN_SIZE, LAYER, NUM_LAYERS, make_run
 
 PLANTED = f"{LAYER}:{CELL}"
@@ -173,7 +174,7 @@ def test_saturation_has_a_point_for_every_cell_and_gate(page):
     points = page.locator("#saturation .role-mark path[aria-roledescription=circle]")
     assert points.count() == 3 * HIDDEN_SIZE
     page.locator("#saturation-layer").select_option(str(NUM_LAYERS - 1))
-    page.wait_for_function("document.querySelector('#saturation path[aria-label*=\"1:\"]')")
+    wait_until(page, "document.querySelector('#saturation path[aria-label*=\"1:\"]')")
     points.first.dispatch_event("click")
 
 
@@ -202,13 +203,13 @@ def test_a_megabyte_has_few_elements_and_scrolls_to_its_end(charlstm, planted, o
     # The best cell is there for the whole text, though all cells are only there for a window.
     page.get_by_role("button", name="inside brackets").click()
     page.evaluate("document.getElementById('text').scrollTop = 1e9")
-    page.wait_for_function(f"[...document.querySelectorAll('.byte')].at(-1).place === {2**20 - 1}")
+    wait_until(page, f"[...document.querySelectorAll('.byte')].at(-1).place === {2**20 - 1}")
     assert background(page, 2**20 - 3)[3] > 0.6
     assert page.evaluate(count) < 10_000
     assert page.locator("#partly").is_hidden()
     page.get_by_role("button", name="five likeliest next bytes").click()
     page.evaluate("document.getElementById('text').scrollTop = 1e9")
-    page.wait_for_function(f"[...document.querySelectorAll('.byte')].at(-1).place === {2**20 - 1}")
+    wait_until(page, f"[...document.querySelectorAll('.byte')].at(-1).place === {2**20 - 1}")
 
 
 def test_binary_files_are_inspected(charlstm, planted, open_page, tmp_path):

@@ -89,7 +89,12 @@ def test_a_run_that_is_told_and_traced_is_the_same_run(told, trained):
 @pytest.mark.parametrize("span", ["5", "a:b", "9:3", "0:41", "5:5", ":"])
 def test_a_span_that_is_none_is_refused(tmp_path, span):
     with pytest.raises(UserError, match="must be START:STOP"):
-        Profile(tmp_path, *parse(span), num_updates=40)
+        Profile(tmp_path, *parse(span), step=0, num_updates=40)
+
+
+def test_a_span_of_updates_already_made_is_refused(tmp_path):
+    with pytest.raises(UserError, match="in the past"):
+        Profile(tmp_path, 5, 9, step=6, num_updates=40)
 
 
 def test_numbers_are_grouped():

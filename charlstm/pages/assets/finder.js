@@ -25,7 +25,8 @@ function scoresOf(index, scores) {
 function search(pattern, text, valueAt) {
   let compiled;
   try {
-    compiled = new RegExp(pattern, 'gm');
+    // Of bytes, as the text is: a letter beyond ASCII is two of them or more.
+    compiled = new RegExp(String.fromCharCode(...new TextEncoder().encode(pattern)), 'gm');
   } catch (error) {
     return error.message;
   }
