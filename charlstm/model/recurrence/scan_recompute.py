@@ -124,12 +124,12 @@ def _backward(
 
     before_outputs = before(h, outputs)
     kept = (inputs, before_outputs, jnp.concatenate([c[None], cells[:-1]]), d_outputs)
-    kept = tuple(array.reshape(-1, chunk, *array.shape[1:]) for array in kept)
-    (dh, dc), dz = jax.lax.scan(run_chunk, (dh_last, dc_last), kept, reverse=True)
+    chunks = tuple(array.reshape(-1, chunk, *array.shape[1:]) for array in kept)
+    (dh, dc), dz = jax.lax.scan(run_chunk, (dh_last, dc_last), chunks, reverse=True)
     dz = dz.reshape(length, *dz.shape[2:])
     if inputs.ndim == 2:  # symbols have no gradient
         project_these = partial(_projection, compute_dtype, inputs)
-        of_inputs = (None, *jax.vjp(project_these, weight_ih, bias)[1](dz))
+        of_inputs: Any = (None, *jax.vjp(project_these, weight_ih, bias)[1](dz))
     else:
         of_inputs = jax.vjp(partial(_projection, compute_dtype), inputs, weight_ih, bias)[1](dz)
     return *of_inputs, weight_gradient(before_outputs, dz, weight_hh), dh, dc
