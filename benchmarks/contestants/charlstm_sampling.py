@@ -33,10 +33,11 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     params = jax.device_put(params, distributed.replicated(mesh))
     dtype = jnp.dtype(spec["dtype"])
     decoder = Decoder(shape.num_streams, settings, dtype, distributed.DATA_AXIS)
+    model = decoder.load(params)
     prompt = np.array([10], np.uint8)
 
     def turn(count: int) -> dict[str, float]:
-        drawn = sum(piece.shape[1] for piece in decoder(params, prompt, count, 0))
+        drawn = sum(piece.shape[1] for piece in decoder(model, prompt, count, 0))
         assert drawn == count
         return {}
 

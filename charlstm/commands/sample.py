@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
         logging.info("checkpoint: %s", folder)
         decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(model), distributed.DATA_AXIS)
-        pieces = decoder(params, symbols, _NUM_BYTES.value, _SEED.value)
+        pieces = decoder(decoder.load(params), symbols, _NUM_BYTES.value, _SEED.value)
         _show(metadata.alphabet, pieces)
 
 

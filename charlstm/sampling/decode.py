@@ -6,7 +6,7 @@ A symbol costs one step of the network on weights that were laid out once, see `
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,13 @@ class Settings:
     forced: tuple[Forced, ...] = ()  # cells held at values before each step
 
 
+class Loaded(NamedTuple):
+    """A model ready to draw from, see `Decoder.load`."""
+
+    params: Params
+    weights: StepWeights
+
+
 class Decoder:
     """Draws symbols from models of one shape, `batch` texts side by side.
 
@@ -54,27 +61,31 @@ class Decoder:
         axis: str | None = None,
     ):
         self._batch, self._axis = batch, axis
-        self._start = jax.jit(
-            functools.partial(_start, batch=batch, axis=axis, compute_dtype=compute_dtype)
-        )
+        self._lay_out = jax.jit(functools.partial(step_weights, compute_dtype=compute_dtype))
+        self._start = jax.jit(functools.partial(_start, batch=batch, axis=axis))
         self._prefill = jax.jit(
             functools.partial(_prefill, forced=settings.forced, compute_dtype=compute_dtype),
             donate_argnums=2,
         )
         self._decode = jax.jit(functools.partial(_decode, settings=settings), donate_argnums=(1, 2))
 
+    def load(self, params: Params) -> Loaded:
+        """Lays the parameters, float32, out for drawing: once for any number of calls."""
+        return Loaded(params, self._lay_out(params))
+
     def __call__(
-        self, params: Params, prompt: np.ndarray, num_symbols: int, seed: int
+        self, model: Loaded, prompt: np.ndarray, num_symbols: int, seed: int
     ) -> Iterator[np.ndarray]:
         """Yields what follows the prompt, some symbols at a time: uint8 [B, n].
 
         Args:
-          params: the parameters, float32.
+          model: of `load`.
           prompt: uint8 [P], symbols; P ≥ 1.
           num_symbols: how many to draw for each text.
           seed: the same seed gives the same symbols.
         """
-        weights, state = self._start(params)
+        params, weights = model
+        state = self._start(params)
         for chunk in _prefill_chunks(prompt):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             if self._axis is not None:
@@ -91,12 +102,9 @@ class Decoder:
             drawn, length = drawn + count, min(2 * length, LARGEST_CHUNK)
 
 
-def _start(
-    params: Params, *, batch: int, axis: str | None, compute_dtype: Any
-) -> tuple[StepWeights, Columns]:
-    """The weights laid out for steps, and the state before the first byte."""
-    carry = language_model.zero_carry(params, batch, axis)
-    return step_weights(params, compute_dtype), Columns.of(carry)
+def _start(params: Params, *, batch: int, axis: str | None) -> Columns:
+    """The state before the first byte."""
+    return Columns.of(language_model.zero_carry(params, batch, axis))
 
 
 def _prefill(

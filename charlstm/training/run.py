@@ -273,7 +273,8 @@ def _actions(
         # Every process draws the same; process 0 alone writes it down.
         pieces = []
         with jax.transfer_guard("allow"):
-            for piece in decoder(program.whole(params), prompt, SAMPLE_BYTES, config.training.seed):
+            model = decoder.load(program.whole(params))
+            for piece in decoder(model, prompt, SAMPLE_BYTES, config.training.seed):
                 pieces.append(piece[0])
                 if conductor.leaving():
                     return None

@@ -36,7 +36,7 @@ def test_forced_cells_change_the_text_as_the_reference_says(forced):
     )
     float32 = jax.tree.map(np.float32, params)
     decoder = Decoder(2, Settings(temperature=0, forced=forced))
-    drawn = np.concatenate(list(decoder(float32, prompt, 40, seed=0)), axis=1)
+    drawn = np.concatenate(list(decoder(decoder.load(float32), prompt, 40, seed=0)), axis=1)
     assert drawn.tolist() == [wanted, wanted]
 
 
