@@ -5,9 +5,13 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
+import optax
+import orbax.checkpoint
 
+import charlstm
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel
@@ -61,3 +65,10 @@ def about(
             **versions,
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of charlstm and of the libraries that its numbers depend on."""
+    modules = {"jax": jax, "flax": flax, "optax": optax, "orbax": orbax.checkpoint}
+    found = {name: module.__version__ for name, module in modules.items()}
+    return {"charlstm": charlstm.__version__} | found
