@@ -1,9 +1,9 @@
-"""A small model of Shakespeare, for two CPU cores and about two minutes.
+"""A small model of Shakespeare, for two CPU cores and two to three minutes.
 
 charlstm train --config=quickstart
 
-Result on two cores of an AMD EPYC (Zen 4) in 113 s: 2.172 bits per byte on the validation split,
-2.195 on the test split (jax 0.10.2, 2026-11-24).
+Result on two cores of an AMD EPYC (Zen 4) in 149 s: 2.173 bits per byte on the validation split,
+2.193 on the test split (jax 0.10.2, 2026-11-24).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
