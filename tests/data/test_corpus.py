@@ -6,6 +6,7 @@ import pytest
 
 from charlstm.data import corpus as corpus_module
 from charlstm.data.corpus import Alphabet, Bounds, Corpus, load_corpus, split_bounds
+from charlstm.data.mapped import chunks
 from charlstm.errors import UserError
 
 
@@ -66,7 +67,7 @@ def test_load_corpus_opens_and_splits(tmp_path: Path) -> None:
 
 
 def test_utf8_is_told_from_other_bytes_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "_CHUNK_BYTES", 3)
+    monkeypatch.setattr(chunks, "__defaults__", (3,))
     assert corpus_of("naïve œuvre €€€".encode()).is_utf8()
     assert not corpus_of("naïve".encode("latin-1")).is_utf8()
     assert not corpus_of("abc€".encode()[:-1]).is_utf8()
@@ -81,7 +82,7 @@ def test_alphabet_of_all_bytes_leaves_every_text_as_it_is() -> None:
 
 
 def test_alphabet_of_a_corpus_is_the_bytes_that_occur(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "_CHUNK_BYTES", 2)
+    monkeypatch.setattr(corpus_module, "_COUNTED_TOGETHER", 2)
     alphabet = Alphabet.of("corpus", bytes_of(b"hello\xff\x00"))
     assert alphabet.symbols == b"\x00ehlo\xff"
     assert alphabet.encode(b"hole").tolist() == [2, 4, 3, 1]
@@ -93,7 +94,7 @@ def test_alphabet_of_a_corpus_is_the_bytes_that_occur(monkeypatch: pytest.Monkey
 def test_byte_outside_the_alphabet_is_reported_with_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_CHUNK_BYTES", 4)
+    monkeypatch.setattr(chunks, "__defaults__", (4,))
     alphabet = Alphabet.of("corpus", bytes_of(b"abc"))
     with pytest.raises(UserError, match=r"byte 0xc3 at offset 6 .*model\.alphabet=bytes"):
         alphabet.encode("abcabcé".encode())
