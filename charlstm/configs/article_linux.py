@@ -1,0 +1,24 @@
+"""The article's Linux: C sources, a model of about ten million parameters.
+
+apt-get download linux-source-6.1
+dpkg-deb -x linux-source-6.1_*.deb linux && tar -C linux -xf linux/usr/src/linux-source-6.1.tar.xz
+charlstm train --config=article_linux --corpus='linux/linux-source-6.1/kernel/**/*.[ch]'
+
+The kernel's own directory is some ten megabytes; 'linux/linux-source-6.1/**/*.[ch]' is all of it.
+
+Not yet run.
+"""
+
+from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+
+
+def get_config() -> Config:
+    """The configuration."""
+    return Config(
+        model=ModelConfig(num_layers=3, hidden_size=680),
+        data=DataConfig(
+            corpus="linux/linux-source-6.1/kernel/**/*.[ch]", num_streams=100, window_length=100
+        ),
+        optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.01),
+        training=TrainingConfig(num_updates=50_000, evaluate_every=1000, sample_every=1000),
+    )

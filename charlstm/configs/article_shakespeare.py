@@ -1,0 +1,43 @@
+"""The article's Shakespeare: 3 layers of 512, trained as char-rnn trains.
+
+charlstm train --config=article_shakespeare
+
+RMSProp at 0.002 with decay 0.95, the rate falling to 97 % every epoch after ten, batch 50, windows
+of 50. Fifty epochs; clipping by the norm of the whole gradient, where char-rnn clips each number.
+
+Not yet run to its end.
+"""
+
+from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+
+UPDATES_PER_EPOCH = 1742  # 4.36 MB of training text in updates of 50 × 50 bytes
+
+
+def get_config() -> Config:
+    """The configuration."""
+    return Config(
+        model=ModelConfig(num_layers=3, hidden_size=512, alphabet="corpus"),
+        data=DataConfig(corpus="shakespeare", num_streams=50, window_length=50),
+        optimizer=char_rnn_optimizer(UPDATES_PER_EPOCH),
+        training=TrainingConfig(
+            num_updates=50 * UPDATES_PER_EPOCH,
+            evaluate_every=1000,
+            sample_every=100,
+            checkpoint_every=500,
+        ),
+    )
+
+
+def char_rnn_optimizer(updates_per_epoch: int) -> OptimizerConfig:
+    """char-rnn's defaults for a text of so many updates an epoch."""
+    return OptimizerConfig(
+        name="rmsprop",
+        learning_rate=2e-3,
+        b2=0.95,
+        clip_norm=5.0,
+        schedule="step",
+        step_start=10 * updates_per_epoch,
+        step_updates=updates_per_epoch,
+        step_factor=0.97,
+        warmup_updates=0,
+    )

@@ -1,0 +1,27 @@
+"""The answer's model: 3 × LSTM(1024), one time step an update, the bytes that occur, batch 64.
+
+charlstm train --config=seed_answer
+
+As the answer had it: 30,000 updates, 1.92 MB read, Adam at 0.001, no clipping, no schedule.
+
+Not yet run.
+"""
+
+from charlstm.config import Config, DataConfig, ModelConfig, TrainingConfig
+from charlstm.configs.seed_question import KERAS_ADAM
+
+
+def get_config() -> Config:
+    """The configuration."""
+    return Config(
+        model=ModelConfig(num_layers=3, hidden_size=1024, alphabet="corpus"),
+        data=DataConfig(corpus="shakespeare", num_streams=64, window_length=1),
+        optimizer=KERAS_ADAM,
+        training=TrainingConfig(
+            num_updates=30_000,
+            log_every=100,
+            evaluate_every=5000,
+            sample_every=5000,
+            checkpoint_every=2500,
+        ),
+    )

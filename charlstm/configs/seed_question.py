@@ -1,0 +1,39 @@
+"""The question's model: 2 × LSTM(128), one time step an update, all 256 bytes, the state carried.
+
+charlstm train --config=seed_question
+
+As the script had it: batch 32, Adam at 0.001, no clipping, no schedule. The gradient never reaches
+back through time; the state is carried from update to update. 60,000 updates read 1.92 MB.
+
+Not yet run.
+"""
+
+from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+
+# Keras's Adam, as both scripts used it.
+KERAS_ADAM = OptimizerConfig(
+    name="adam",
+    learning_rate=1e-3,
+    b1=0.9,
+    b2=0.999,
+    epsilon=1e-7,
+    clip_norm=0.0,
+    schedule="constant",
+    warmup_updates=0,
+)
+
+
+def get_config() -> Config:
+    """The configuration."""
+    return Config(
+        model=ModelConfig(num_layers=2, hidden_size=128),
+        data=DataConfig(corpus="shakespeare", num_streams=32, window_length=1),
+        optimizer=KERAS_ADAM,
+        training=TrainingConfig(
+            num_updates=60_000,
+            log_every=500,
+            evaluate_every=5000,
+            sample_every=10_000,
+            checkpoint_every=10_000,
+        ),
+    )
