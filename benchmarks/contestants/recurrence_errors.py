@@ -8,7 +8,11 @@ import numpy as np
 
 from benchmarks import workloads
 from benchmarks.contestants import Contestant, plain_scan, versions_of
+from charlstm import distributed
 from charlstm.model import language_model
+
+# The layers of this one are shared out among devices.
+SPLIT = "split"
 
 
 def prepare(spec: dict[str, Any]) -> Contestant:
@@ -22,6 +26,12 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     """
     shape = workloads.Shape(**spec["shape"])
     dtype = jnp.dtype(spec["dtype"])
+    if spec["recurrence"] == SPLIT and jax.config.jax_num_cpu_devices < 2:
+        distributed.set_cpu_devices(2)
+    model = jax.device_count() if spec["recurrence"] == SPLIT else 1
+    if spec["recurrence"] == SPLIT and model == 1:
+        raise RuntimeError("needs two devices to share a layer, and there is one")
+    mesh = distributed.make_mesh(shape.num_streams, model=model)
     params = language_model.init_params(
         jax.random.key(0),
         alphabet_size=shape.num_symbols,
@@ -35,20 +45,21 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     window = rng.integers(0, shape.num_symbols, (shape.window_length + 1, shape.num_streams))
     inputs, targets = window[:-1].astype(np.int32), window[1:].astype(np.int32)
 
-    def loss(params: Any) -> jax.Array:
+    def loss(params: Any, carry: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         logits, _ = language_model.apply(
-            params,
-            jax.tree.map(jnp.asarray, carry),
-            jnp.asarray(inputs),
-            compute_dtype=dtype,
-            recurrence_name=spec["recurrence"],
+            params, carry, inputs, compute_dtype=dtype, recurrence_name=spec["recurrence"]
         )
-        return jnp.mean(language_model.next_symbol_nats(logits, jnp.asarray(targets))[0])
+        return jnp.mean(language_model.next_symbol_nats(logits, targets)[0])
 
     def turn(count: int) -> dict[str, float]:
         del count
-        with jax.default_matmul_precision("float32"):
-            nats, gradients = jax.device_get(jax.jit(jax.value_and_grad(loss))(params))
+        with jax.set_mesh(mesh), jax.default_matmul_precision("float32"):
+            arguments = (
+                jax.device_put(params, distributed.replicated(mesh)),
+                jax.device_put(carry, distributed.split_streams(mesh, axis=1, ndim=3)),
+                *jax.device_put((inputs, targets), distributed.split_streams(mesh, axis=1, ndim=2)),
+            )
+            nats, gradients = jax.device_get(jax.jit(jax.value_and_grad(loss))(*arguments))
         true_nats, true_gradients = _reference(jax.device_get(params), carry, inputs, targets)
         errors = jax.tree.map(_distance, gradients, true_gradients)
         return {
