@@ -32,6 +32,8 @@ SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
 # device that spans the cores (benchmarks/README.md): its products and what is done between them
 # stay on one core. Above it, adding up the gradients of all devices costs more than that gains.
 LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE = 512
+# Nor with shorter windows: one step an update is twice as fast on one device.
+SHORTEST_WINDOW_FOR_A_DEVICE_PER_CORE = 8
 
 
 def initialise(
@@ -171,22 +173,31 @@ def _give_up(environment: Mapping[str, str], timeout: int) -> None:
 
 
 def cpu_devices_for(
-    hidden_size: int, num_streams: int, data: int = 0, model: int = 1, processes: int = 1
+    hidden_size: int,
+    num_streams: int,
+    window_length: int | None = None,
+    data: int = 0,
+    model: int = 1,
+    processes: int = 1,
 ) -> int:
     """How many devices this process had best split the CPU into.
 
-    As many as its share of the mesh if that is given; else, for small layers and a single process,
-    one for each core; else one. No more than share the streams out evenly.
+    As many as its share of the mesh if that is given; else, for small layers, windows of some
+    length and a single process, one for each core; else one. No more than share the streams out
+    evenly.
 
     Args:
       hidden_size, num_streams: of the model and of the batch.
+      window_length: after which the devices add up their gradients; None: they need not.
       data, model: of the mesh; data 0 is free.
       processes: how many there are.
     """
     if data:
         return max(1, data * model // processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if hidden_size > LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE or processes > 1:
+    is_large = hidden_size > LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE
+    is_short = window_length is not None and window_length < SHORTEST_WINDOW_FOR_A_DEVICE_PER_CORE
+    if is_large or is_short or processes > 1:
         cores = 1
     fitting = [
         count

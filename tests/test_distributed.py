@@ -143,6 +143,8 @@ def test_cpu_devices_share_the_streams_out_evenly(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert cpu_devices_for(128, 32) == 4
     assert cpu_devices_for(128, 7) == 1
+    assert cpu_devices_for(128, 32, window_length=64) == 4
+    assert cpu_devices_for(128, 32, window_length=1) == 1
     assert cpu_devices_for(1024, 32) == 1
     assert cpu_devices_for(128, 32, data=4, model=2, processes=2) == 4
     assert cpu_devices_for(128, 32, model=4) == 4

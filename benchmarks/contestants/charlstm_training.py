@@ -34,7 +34,9 @@ class Training:
         self.text = workloads.mapped_text(spec) if "mapped_bytes" in spec else workloads.make_text()
         self.config = Config().replace(_fields(shape) | spec.get("fields", {}))
         model = self.config.model
-        automatic = distributed.cpu_devices_for(model.hidden_size, shape.num_streams)
+        automatic = distributed.cpu_devices_for(
+            model.hidden_size, shape.num_streams, shape.window_length
+        )
         distributed.set_cpu_devices(spec.get("cpu_devices") or automatic)
         self.alphabet = Alphabet.of(model.alphabet, self.text)
         self.streams = Streams(len(self.text), shape.num_streams, shape.window_length)

@@ -103,6 +103,7 @@ def _set_up_devices(config: Config) -> None:
     automatic = distributed.cpu_devices_for(
         config.model.hidden_size,
         config.data.num_streams,
+        config.data.window_length,
         mesh.data,
         mesh.model,
         distributed.num_processes_asked_for(),
