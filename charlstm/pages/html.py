@@ -9,7 +9,6 @@ request.
 import base64
 import functools
 import hashlib
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from charlstm.errors import UserError
+from charlstm.files import replace_file
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -62,13 +62,8 @@ def write(path: Path, page: str) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            draft.write_text(page, encoding="utf-8", newline="\n")
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        replace_file(path, page)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror}): choose another --output=FILE.html"

@@ -7,7 +7,6 @@ model is sampled from that folder and nothing else, whatever devices it was trai
 
 import dataclasses
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from charlstm import coordination
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
+from charlstm.files import replace_file
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.training.state import TrainState
@@ -151,8 +151,8 @@ class Checkpoints:
         metadata = dataclasses.replace(self.metadata(step), metrics=metrics)
         with _writing(self._folder):
             (folder / "metrics").mkdir(exist_ok=True)  # where Orbax looks for the best
-            _replace(folder / "metrics" / "metrics", metrics)
-            _replace(folder / "metadata" / "metadata", metadata.to_json())
+            replace_file(folder / "metrics" / "metrics", json.dumps(metrics))
+            replace_file(folder / "metadata" / "metadata", json.dumps(metadata.to_json()))
         self._manager.reload()
 
     def close(self) -> None:
@@ -227,13 +227,6 @@ def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Shardin
             return checkpointer.restore(folder / "params", laid_out)
 
     return _reading(folder, read)
-
-
-def _replace(path: Path, values: Any) -> None:
-    """Writes JSON so that the file is at all times the old or the new one."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(values))
-    os.replace(draft, path)
 
 
 def _parts(state: TrainState) -> tuple[Params, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What a run tells: `metrics.jsonl`, and the console."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from absl import logging
 from tqdm import tqdm
 
 from charlstm import coordination
+from charlstm.files import replace_file
 
 FILE = "metrics.jsonl"
 
@@ -35,9 +35,7 @@ class MetricsFile:
                         kept.append(line + "\n")
                 except ValueError:  # the line that was being written
                     pass
-        draft = self._path.with_suffix(".tmp")
-        draft.write_text("".join(kept))
-        os.replace(draft, self._path)
+        replace_file(self._path, "".join(kept))
         self._file = self._path.open("a")
 
     def write(self, values: Mapping[str, Any]) -> None:
@@ -57,9 +55,7 @@ class MetricsFile:
         lines = self._path.read_text().splitlines()
         last = json.loads(lines.pop()) if lines else {}
         lines.append(json.dumps(last | dict(values), allow_nan=False))
-        draft = self._path.with_suffix(".tmp")
-        draft.write_text("\n".join(lines) + "\n")
-        os.replace(draft, self._path)
+        replace_file(self._path, "\n".join(lines) + "\n")
         self._file = self._path.open("a")
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from charlstm.data.corpus import Alphabet
 from charlstm.data.ngrams import cached_ngram_levels
 from charlstm.data.streams import Streams
 from charlstm.errors import Ended, UserError
+from charlstm.files import replace_file
 from charlstm.model import language_model
 from charlstm.preemption import EXIT_SAVED, Watch
 from charlstm.training import memory
@@ -261,6 +262,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_json(path: Path, values: Any) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(draft, path)
+    replace_file(path, json.dumps(values, indent=2) + "\n")
