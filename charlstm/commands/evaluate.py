@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> None:
             mesh,
             compute_dtype=dtype_of(config.model),
             recurrence_name=recurrence_of(config.model),
+            reset_every=config.data.reset_every,
         )
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
         result = evaluator(params)

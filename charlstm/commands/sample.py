@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
     model = metadata.config.model
     forced = forcing.parse(_FORCE.value, model.num_layers, model.hidden_size)
     symbols = metadata.alphabet.encode(prompt)
-    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, forced)
+    reset_every = metadata.config.data.reset_every
+    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, forced, reset_every)
     mesh = distributed.make_sampling_mesh(_NUM_SAMPLES.value)
     with jax.set_mesh(mesh):
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))

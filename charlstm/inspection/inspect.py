@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from charlstm.data.corpus import load_corpus
+from charlstm.errors import UserError
 from charlstm.inspection import page, properties, recording, scoring
 from charlstm.pages import html
 from charlstm.training import checkpoint
@@ -39,6 +40,12 @@ def inspect(
     metadata = checkpoint.read_metadata(folder)
     config = metadata.config
     data = config.data
+    if not data.carry_state:
+        raise UserError(
+            f"{folder} was trained with data.carry_state=false: its cells forget everything every "
+            f"{data.window_length} bytes, and there is nothing to follow; inspect a run that "
+            "carries its state"
+        )
     # Of a text of one's own nothing is held out, however short it is.
     sizes = (data.valid_size, data.test_size) if corpus is None else (0, 0)
     source = load_corpus(corpus or data.corpus, *sizes)

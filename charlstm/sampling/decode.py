@@ -34,6 +34,8 @@ class Settings:
     top_k: int = 0
     top_p: float = 1.0
     forced: tuple[Forced, ...] = ()  # cells held at values before each step
+    # Bytes, counted from the prompt's start, after which the state is zero again; 0 for never.
+    reset_every: int = 0
 
 
 class Loaded(NamedTuple):
@@ -60,7 +62,7 @@ class Decoder:
         compute_dtype: Any = jnp.float32,
         axis: str | None = None,
     ):
-        self._batch, self._axis = batch, axis
+        self._batch, self._axis, self._reset_every = batch, axis, settings.reset_every
         self._lay_out = jax.jit(functools.partial(step_weights, compute_dtype=compute_dtype))
         self._start = jax.jit(functools.partial(_start, batch=batch, axis=axis))
         self._prefill = jax.jit(
@@ -86,6 +88,9 @@ class Decoder:
         """
         params, weights = model
         state = self._start(params)
+        num_read = len(prompt)
+        if self._reset_every:  # what was read before the last reset has left no trace
+            prompt = prompt[(num_read - 1) // self._reset_every * self._reset_every :]
         for chunk in _prefill_chunks(prompt):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             if self._axis is not None:
@@ -96,7 +101,7 @@ class Decoder:
         while drawn < num_symbols:
             count = min(length, num_symbols - drawn)
             state, logits, symbols = self._decode(
-                weights, state, logits, key, np.int32(drawn), np.int32(count)
+                weights, state, logits, key, np.int32(drawn), np.int32(count), np.int32(num_read)
             )
             yield np.asarray(symbols)[:count].T
             drawn, length = drawn + count, min(2 * length, LARGEST_CHUNK)
@@ -137,10 +142,11 @@ def _decode(
     key: jax.Array,
     start: jax.Array,
     count: jax.Array,
+    num_read: jax.Array,
     *,
     settings: Settings,
 ) -> tuple[Columns, jax.Array, jax.Array]:
-    """Draws symbols number start … start + count - 1.
+    """Draws symbols number start … start + count - 1, which follow a prompt of `num_read`.
 
     Returns:
       The state and the logits [V, B] after them, and uint8 [LARGEST_CHUNK, B] of which the first
@@ -156,6 +162,9 @@ def _decode(
     def body(index: jax.Array, loop: tuple[Columns, jax.Array, jax.Array]) -> Any:
         state, logits, drawn = loop
         symbols = draw(logits, chances[index], settings)
+        if settings.reset_every:
+            is_fresh = (num_read + start + index) % settings.reset_every == 0
+            state = jax.tree.map(lambda leaf: jnp.where(is_fresh, 0.0, leaf), state)
         logits, state = step(weights, hold(state, settings.forced), symbols)
         return state, logits, drawn.at[index].set(symbols)
 

@@ -46,8 +46,10 @@ def make_actions(
         compute_dtype=compute_dtype,
         recurrence_name=recurrence_of(config.model, config.mesh.model),
         layout=program.layout,
+        reset_every=config.data.reset_every,
     )
-    decoder = Decoder(1, Settings(temperature=SAMPLE_TEMPERATURE), compute_dtype)
+    settings = Settings(temperature=SAMPLE_TEMPERATURE, reset_every=config.data.reset_every)
+    decoder = Decoder(1, settings, compute_dtype)
     # Samples follow the text's own first byte: a prompt that every corpus has.
     prompt = alphabet.encode(corpus.data[:1])
 

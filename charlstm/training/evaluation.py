@@ -1,14 +1,15 @@
-"""Bits per byte of a text: the whole of it, state carried, on the device.
+"""Bits per byte of a text: the whole of it, the state carried or not as in training, on the device.
 
-The text is cut into rows that run side by side. Each row first reads the bytes before it, unscored,
-so that it starts with a state as good as the true one; the first row reads what comes before
-the text in its corpus, and where nothing does, the text begins as if after a line break.
+The text is cut into rows that run side by side. Where the state is carried, each row first reads
+the bytes before it, unscored, so that it starts with a state as good as the true one; the first row
+reads what comes before the text in its corpus, and where nothing does, the text begins as if after
+a line break.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +23,8 @@ from charlstm.data.streams import resident_bytes
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.training.layout import Layout
+from charlstm.training.rows import WARM_UP, Rows
 
-WINDOW_LENGTH = 128
-WARM_UP = 2 * WINDOW_LENGTH  # bytes that each row reads before its own
-MAX_ROWS = 64
 CHUNK = 16  # windows in one jitted call
 CHUNKS_AHEAD = 2  # of the device
 BYTES_BEFORE_TEXT = b"\n"
@@ -57,6 +56,8 @@ class Evaluator:
       mesh: the devices; rows are split over them.
       compute_dtype, recurrence_name: as in `language_model.apply`.
       layout: of the parameters; None: whole on every device.
+      reset_every: the state is zero before every so many bytes of the text; 0: it is carried on.
+      warm_up: bytes that each row reads first, unscored; of no use where the state is reset.
 
     Raises:
       UserError: the text has a byte that is outside the alphabet.
@@ -73,71 +74,84 @@ class Evaluator:
         compute_dtype: Any,
         recurrence_name: str,
         layout: Layout | None = None,
+        reset_every: int = 0,
+        warm_up: int = WARM_UP,
     ):
         alphabet.encode(data[start:stop])  # raises for a byte that the model does not know
-        self._data, self._start, self._stop = data, start, stop
-        self._alphabet, self._mesh = alphabet, mesh
+        self._data, self._alphabet, self._mesh = data, alphabet, mesh
         self.num_bytes = stop - start
-        rows = min(MAX_ROWS, max(1, self.num_bytes // WARM_UP))
         split = mesh.shape[distributed.DATA_AXIS]
-        self._rows = math.ceil(rows / split) * split
+        if reset_every:
+            self._rows = Rows.fresh(start, stop, split, reset_every)
+        else:
+            self._rows = Rows.carried(start, stop, split, warm_up)
         self._resident: list[tuple[jax.Array, jax.Array]] = []
-        self._zero_carry = jax.jit(
-            functools.partial(
-                language_model.zero_carry, num_streams=self._rows, axis=distributed.DATA_AXIS
-            )
+        zero_carry = functools.partial(
+            language_model.zero_carry, num_streams=self._rows.count, axis=distributed.DATA_AXIS
         )
+        self._zero_carry = jax.jit(zero_carry)
         self._score = jax.jit(
             functools.partial(
                 _score_chunk,
                 compute_dtype=compute_dtype,
                 recurrence_name=recurrence_name,
                 layout=layout,
+                fresh=zero_carry if self._rows.is_fresh else None,
             ),
+            static_argnames="temperatures",
             donate_argnums=1,
         )
 
     def __call__(self, params: Params) -> Evaluation:
         """Scores the whole text; the parameters are left as they are."""
-        result = self.unless(params, lambda: False)
-        assert result is not None
+        (result,) = self.at_temperatures(params, [1.0])
         return result
+
+    def at_temperatures(self, params: Params, temperatures: Sequence[float]) -> list[Evaluation]:
+        """Scores the whole text at several temperatures (logits are divided by them), reading once.
+
+        Raises:
+          ZeroDivisionError: a temperature is 0.
+        """
+        found = self._scores(params, lambda: False, tuple(temperatures))
+        assert found is not None
+        return found
 
     def unless(self, params: Params, leaving: Callable[[], bool]) -> Evaluation | None:
         """Scores the whole text; None if `leaving`, asked before each chunk, says so."""
+        found = self._scores(params, leaving, (1.0,))
+        return None if found is None else found[0]
+
+    def _scores(
+        self, params: Params, leaving: Callable[[], bool], temperatures: tuple[float, ...]
+    ) -> list[Evaluation] | None:
         carry = self._zero_carry(params)
-        nats, correct = 0.0, 0.0
         sums: list[tuple[jax.Array, jax.Array]] = []
         for windows, scored in self._chunks():
             if leaving():
                 return None
             if len(sums) >= CHUNKS_AHEAD:  # further ahead, the question above would be idle
                 jax.block_until_ready(sums[-CHUNKS_AHEAD])
-            carry, chunk_sums = self._score(params, carry, windows, scored)
+            carry, chunk_sums = self._score(
+                params, carry, windows, scored, temperatures=temperatures
+            )
             sums.append(chunk_sums)
+        nats, correct = np.zeros(len(temperatures)), 0.0
         for chunk_nats, chunk_correct in jax.device_get(sums):
-            nats += float(np.sum(chunk_nats, dtype=np.float64))
+            nats += np.sum(chunk_nats, axis=0, dtype=np.float64)
             correct += float(np.sum(chunk_correct, dtype=np.float64))
-        return Evaluation(self.num_bytes, nats / self.num_bytes, correct / self.num_bytes)
+        count = self.num_bytes
+        return [Evaluation(count, float(total) / count, correct / count) for total in nats]
 
     def _chunks(self) -> Iterator[tuple[jax.Array, jax.Array]]:
         """Windows uint8 [K, T+1, R] and which of their targets count, bool [K, T, R]."""
         if self._resident:
             yield from self._resident
             return
-        bounds = self._start + np.arange(self._rows + 1) * self.num_bytes // self._rows
-        first, last = bounds[:-1], bounds[1:]
-        read_from = np.maximum(first - WARM_UP, 0)  # each row's first target
-        steps = int(np.max(last - read_from))
         split = distributed.split_streams(self._mesh, axis=2, ndim=3)
         kept = []
-        for begin in range(0, steps, CHUNK * WINDOW_LENGTH):
-            # Input t of row r is byte read_from[r] - 1 + t, its target the byte after it.
-            windows = begin + np.arange(CHUNK)[:, None] * WINDOW_LENGTH
-            steps_of = windows + np.arange(WINDOW_LENGTH + 1)
-            places = steps_of[..., None] + read_from - 1
-            targets = places[:, 1:]
-            scored = (targets >= first) & (targets < last)
+        for begin in range(0, self._rows.num_windows, CHUNK):
+            places, scored = self._rows.windows(begin, CHUNK)
             chunk = (
                 distributed.put_shards(
                     places.shape,
@@ -170,21 +184,28 @@ def _score_chunk(
     compute_dtype: Any,
     recurrence_name: str,
     layout: Layout | None,
+    fresh: Callable[[Params], Any] | None,
+    temperatures: tuple[float, ...],
 ) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-    """Carry after the chunk; sums of nats and of right guesses of each window, float32 [K]."""
+    """Carry after the chunk; sums of nats [K, temperatures] and of right guesses [K], float32."""
     params = params if layout is None else layout.for_computing(params)
 
     def body(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
         window, scored = inputs
-        logits, carry = language_model.apply(
+        logits, after = language_model.apply(
             params,
-            carry,
+            carry if fresh is None else fresh(params),
             window[:-1],
             compute_dtype=compute_dtype,
             recurrence_name=recurrence_name,
         )
-        nats, correct = language_model.next_symbol_nats(logits, window[1:])
-        return carry, (jnp.sum(nats, where=scored), jnp.sum(correct, where=scored))
+        sums = []
+        for temperature in temperatures:
+            scaled = logits if temperature == 1 else logits * (1 / temperature)
+            nats, correct = language_model.next_symbol_nats(scaled, window[1:])
+            sums.append(jnp.sum(nats, where=scored))
+        carry = after if fresh is None else carry
+        return carry, (jnp.stack(sums), jnp.sum(correct, where=scored))
 
     carry, sums = jax.lax.scan(body, carry, (windows, scored))
     return carry, sums

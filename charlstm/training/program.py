@@ -114,6 +114,7 @@ class Program:
             dropout=model.dropout,
             dropout_kind=model.dropout_kind,
             encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
+            carry_state=self._config.data.carry_state,
         )
         schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
         return make_update(forward, self.optimizer, schedule, self.layout)

@@ -35,6 +35,7 @@ class Forward:
     dropout: float
     dropout_kind: str
     encode_table: jax.Array | None  # uint8 [256], byte → symbol; None: bytes are the symbols
+    carry_state: bool = True  # False: the state is zero before every window
 
     def loss(
         self, params: Params, carry: Carry, window: jax.Array, key: jax.Array
@@ -50,6 +51,8 @@ class Forward:
         Returns:
           The loss, and (accuracy, carry after the window).
         """
+        if not self.carry_state:
+            carry = {"h": jnp.zeros_like(carry["h"]), "c": jnp.zeros_like(carry["c"])}
         symbols = window if self.encode_table is None else encode(self.encode_table, window)
         inputs, targets = symbols[:-1], symbols[1:]
         num_layers, _, hidden_size = carry["h"].shape

@@ -9,24 +9,31 @@ import pytest
 from charlstm import distributed
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-from charlstm.training import evaluation
+from charlstm.training import rows
 from charlstm.training.evaluation import Evaluator
 
 SYMBOLS = b"\nabcdefghij"
 ALPHABET = Alphabet("corpus", SYMBOLS)
 
 
-def make_evaluator(data, start, stop, alphabet=ALPHABET):
+def make_evaluator(data, start, stop, alphabet=ALPHABET, **how):
     mesh = distributed.make_mesh(1)
     with jax.set_mesh(mesh):
         evaluator = Evaluator(
-            data, start, stop, alphabet, mesh, compute_dtype=jnp.float32, recurrence_name="scan"
+            data,
+            start,
+            stop,
+            alphabet,
+            mesh,
+            compute_dtype=jnp.float32,
+            recurrence_name="scan",
+            **how,
         )
         return mesh, evaluator
 
 
-def score(params, data, start, stop):
-    mesh, evaluator = make_evaluator(data, start, stop)
+def score(params, data, start, stop, **how):
+    mesh, evaluator = make_evaluator(data, start, stop, **how)
     with jax.set_mesh(mesh):
         params = jax.device_put(jax.tree.map(np.float32, params), distributed.replicated(mesh))
         first, second = evaluator(params), evaluator(params)
@@ -34,13 +41,26 @@ def score(params, data, start, stop):
     return first
 
 
-def by_definition(params, data, start, stop):
-    """One pass over everything up to `stop`, in float64, from a zero state after a line break."""
+def zero_state(params):
+    shape = (len(params["layers"]), 1, params["head"]["kernel"].shape[0])
+    return {"h": np.zeros(shape), "c": np.zeros(shape)}
+
+
+def by_definition(params, data, start, stop, reset_every=0):
+    """One pass over everything up to `stop`, in float64, from a zero state after a line break.
+
+    With `reset_every`, the state is made zero before each so many predictions from `start` on.
+    """
     symbols = ALPHABET.encode(np.concatenate([[np.uint8(10)], data[:stop]]))
-    hidden = params["head"]["kernel"].shape[0]
-    zero = np.zeros((len(params["layers"]), 1, hidden))
-    logits, _, _ = reference.forward(params, {"h": zero, "c": zero.copy()}, symbols[:-1, None])
-    logits = logits[:, 0]
+    begins = range(start, stop, reset_every) if reset_every else [0]
+    ends = [*begins[1:], stop]
+    logits = np.concatenate(
+        [np.zeros((begins[0], 1, len(SYMBOLS)))]
+        + [
+            reference.forward(params, zero_state(params), symbols[begin:end, None])[0]
+            for begin, end in zip(begins, ends, strict=True)
+        ]
+    )[:, 0]
     log_sum = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
     nats = log_sum - logits[np.arange(len(logits)), symbols[1:]]
     hits = logits.argmax(1) == symbols[1:]
@@ -63,9 +83,44 @@ def test_score_is_that_of_one_pass_over_the_text(start, stop):
     np.testing.assert_allclose(found.bits_per_byte, nats / np.log(2), rtol=1e-4)
 
 
+@pytest.mark.parametrize("reset_every", [1, 2, 7, 300])
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (131, 1242)])
+def test_a_model_without_carried_state_is_scored_as_it_was_trained(start, stop, reset_every):
+    params, _, _, _ = reference.random_case(2, num_layers=2)
+    rng = np.random.default_rng(3)
+    data = np.frombuffer(SYMBOLS, np.uint8)[rng.integers(0, len(SYMBOLS), 1300)]
+    found = score(params, data, start, stop, reset_every=reset_every)
+    nats, accuracy = by_definition(params, data, start, stop, reset_every)
+    np.testing.assert_allclose(found.nats, nats, rtol=1e-6)
+    np.testing.assert_allclose(found.accuracy, accuracy)
+
+
+def test_a_window_of_one_byte_is_scored_thousands_at_a_time():
+    whole = rows.Rows.fresh(5, 1_000_005, 4, 1)
+    assert whole.count == 8192 and whole.num_windows == 123
+
+
+@pytest.mark.parametrize("reset_every", [0, 3])
+def test_several_temperatures_are_each_those_of_divided_logits(reset_every):
+    params, _, _, _ = reference.random_case(4)
+    rng = np.random.default_rng(5)
+    data = np.frombuffer(SYMBOLS, np.uint8)[rng.integers(0, len(SYMBOLS), 900)]
+    temperatures = (0.5, 1.0, 1.7)
+    mesh, evaluator = make_evaluator(data, 50, 900, reset_every=reset_every)
+    with jax.set_mesh(mesh):
+        whole = jax.device_put(jax.tree.map(np.float32, params), distributed.replicated(mesh))
+        found = evaluator.at_temperatures(whole, temperatures)
+    for temperature, one in zip(temperatures, found, strict=True):
+        head = {name: leaf / temperature for name, leaf in params["head"].items()}
+        cooled = params | {"head": head}
+        nats, accuracy = by_definition(cooled, data, 50, 900, reset_every)
+        np.testing.assert_allclose(one.nats, nats, rtol=1e-4)
+        np.testing.assert_allclose(one.accuracy, accuracy, atol=2.5 / 850)
+
+
 def test_every_byte_counts_once(monkeypatch):
     """With uniform predictions each byte costs ln V exactly, whatever the rows."""
-    monkeypatch.setattr(evaluation, "MAX_ROWS", 7)
+    monkeypatch.setattr(rows, "MAX_ROWS", 7)
     params, _, _, _ = reference.random_case(0)
     params["head"] = jax.tree.map(np.zeros_like, params["head"])
     data = np.frombuffer(SYMBOLS * 500, np.uint8)

@@ -1,5 +1,7 @@
 """The update and the dispatch around it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import lstm_reference as reference
@@ -20,10 +22,17 @@ MODEL = ModelConfig(num_layers=2, hidden_size=12)
 OPTIMIZER = OptimizerConfig(warmup_updates=3, weight_decay=0.1)
 
 
-def make(dropout=0.0, optimizer=OPTIMIZER, axis=None):
+def make(dropout=0.0, optimizer=OPTIMIZER, axis=None, carry_state=True):
     """Update function and initial state, whose streams are split over the mesh axis, if any."""
     chain = make_optimizer(optimizer)
-    forward = Forward(jnp.float32, "scan", dropout, "standard", None)
+    forward = Forward(
+        compute_dtype=jnp.float32,
+        recurrence_name="scan",
+        dropout=dropout,
+        dropout_kind="standard",
+        encode_table=None,
+        carry_state=carry_state,
+    )
     update = make_update(forward, chain, make_schedule(optimizer, 100))
     return update, init_state(MODEL, 256, 4, chain, jnp.uint32(5), axis)
 
@@ -37,14 +46,18 @@ def assert_equal(one, other):
         assert (a == b).all()
 
 
-def test_an_update_is_the_gradient_step_of_the_reference():
+@pytest.mark.parametrize("carry_state", [True, False])
+def test_an_update_is_the_gradient_step_of_the_reference(carry_state):
     sgd = OptimizerConfig(
         name="sgd", momentum=0.0, clip_norm=0, schedule="constant", warmup_updates=0
     )
-    update, state = make(optimizer=sgd)
+    update, state = make(optimizer=sgd, carry_state=carry_state)
+    _, carry, _, _ = reference.random_case(1)  # what the window before has left
+    state = dataclasses.replace(state, carry=jax.tree.map(jnp.float32, carry))
     window = STREAMS.window(TEXT, 3)
     params = jax.tree.map(np.float64, state.params)
-    carry = jax.tree.map(np.float64, state.carry)
+    if not carry_state:
+        carry = jax.tree.map(np.zeros_like, carry)
     loss, gradients, carry = reference.loss_and_gradients(params, carry, window[:-1], window[1:])
     after, metrics = jax.jit(update)(state, window)
     np.testing.assert_allclose(metrics.nats, loss, rtol=1e-5)

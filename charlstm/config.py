@@ -1,0 +1,413 @@
+"""The whole configuration: frozen, typed, validated; overridden from strings; JSON both ways.
+
+A configuration is a tree of two levels, sections of fields, and a field is addressed as
+`section.field`, e.g. `model.hidden_size`. Every way of making one (Python, `--config.…` flags,
+JSON) ends in the same checks, and each failure is a `UserError` that names the field.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import math
+import pkgutil
+import runpy
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from charlstm.errors import UserError
+
+
+class Section:
+    """Base of the configuration's sections: checks each field against its annotation."""
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            checked = _checked(f"{self.section_name()}.{name}", getattr(self, name), kind)
+            object.__setattr__(self, name, checked)
+        self.validate()
+
+    @classmethod
+    def section_name(cls) -> str:
+        """The section's name in addresses: `ModelConfig` → `model`."""
+        return cls.__name__.removesuffix("Config").lower()
+
+    def validate(self) -> None:
+        """Raises `UserError` for values that no annotation can rule out."""
+
+    def require(self, name: str, holds: bool, must_be: str) -> None:
+        """Raises `UserError` unless the named field's value `holds`."""
+        if not holds:
+            value = getattr(self, name)
+            raise UserError(f"{self.section_name()}.{name}={value!r} must be {must_be}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    """The network."""
+
+    num_layers: int = 2
+    hidden_size: int = 256
+    # All 256 bytes, or only those that occur in the corpus.
+    alphabet: Literal["bytes", "corpus"] = "bytes"
+    # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # The implementation of the time loop; auto chooses by device and hidden size.
+    # (split where mesh.model is above 1).
+    recurrence: Literal[
+        "auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn", "split"
+    ] = "auto"
+    # wavefront: the time steps that a layer makes before the layer above follows.
+    wavefront_chunk: int = 32
+    # What a window keeps for its gradient: gates, which is fastest, or the state h and c alone, a
+    # fraction of the memory for a third more arithmetic (recurrence auto or scan).
+    residuals: Literal["gates", "state"] = "gates"
+    # GPU: replay the training loop as a CUDA graph; auto does so where it was measured to help.
+    command_buffers: Literal["auto", "on", "off"] = "auto"
+    forget_bias: float = 1.0
+    # Share of the values that pass from one layer to the next set to zero in training.
+    dropout: float = 0.0
+    # standard: a mask of its own for every time step; locked: one mask for a whole window.
+    dropout_kind: Literal["standard", "locked"] = "standard"
+
+    def validate(self) -> None:
+        """Sizes are positive; dropout has layers to act between."""
+        self.require("num_layers", self.num_layers >= 1, "1 or more")
+        self.require("hidden_size", self.hidden_size >= 1, "1 or more")
+        self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
+        self.require(
+            "residuals",
+            self.residuals == "gates" or self.recurrence in ("auto", "scan"),
+            f"gates for model.recurrence={self.recurrence}: the scan alone can keep less",
+        )
+        self.require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        self.require(
+            "dropout",
+            self.dropout == 0 or self.num_layers > 1,
+            "0 for a single layer: dropout acts between layers (model.num_layers=2 or more)",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    """The text and how it is cut into streams."""
+
+    # A registered name, a file, a folder, a glob pattern, or - for standard input.
+    corpus: str = "shakespeare"
+    # Each a share of the text (below 1) or a number of bytes; taken from the text's end,
+    # validation before test.
+    valid_size: float = 0.05
+    test_size: float = 0.05
+    # B, the rows of the batch.
+    num_streams: int = 64
+    # T, the bytes of each stream that one update sees.
+    window_length: int = 64
+    # Whether a window goes on from the state that the one before it left in its stream; if not, the
+    # state is zero before every window, in training and wherever the model is used.
+    carry_state: bool = True
+
+    @property
+    def reset_every(self) -> int:
+        """The bytes after which the state is zero again; 0 where it is carried on for ever."""
+        return 0 if self.carry_state else self.window_length
+
+    def validate(self) -> None:
+        """Sizes are positive."""
+        self.require("num_streams", self.num_streams >= 1, "1 or more")
+        self.require("window_length", self.window_length >= 1, "1 or more")
+        for name in ("valid_size", "test_size"):
+            size = getattr(self, name)
+            whole = size >= 1 and float(size).is_integer()
+            self.require(name, 0 <= size < 1 or whole, "a share below 1 or a whole number of bytes")
+        self.require("valid_size", self.valid_size > 0, "above 0: quality is measured on it")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    """How gradients become updates."""
+
+    name: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    # Decay rates of the moment estimates: adam and adamw use both, rmsprop the second.
+    b1: float = 0.9
+    b2: float = 0.99
+    # sgd only.
+    momentum: float = 0.9
+    epsilon: float = 1e-8
+    # Weight decay per unit of learning rate; biases are spared. adamw and sgd only.
+    weight_decay: float = 0.0
+    # Largest global norm of the gradient; 0 switches clipping off.
+    clip_norm: float = 1.0
+    schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"
+    # Updates over which the rate rises linearly from 0.
+    warmup_updates: int = 100
+    # cosine, linear: the rate at the last update, as a share of learning_rate.
+    final_fraction: float = 0.02
+    # step: the rate is multiplied by step_factor every step_updates updates,
+    # the first time after step_start of them.
+    step_start: int = 0
+    step_updates: int = 1000
+    step_factor: float = 0.97
+
+    def validate(self) -> None:
+        """Rates and factors are in their ranges."""
+        self.require("learning_rate", self.learning_rate > 0, "above 0")
+        for name in ("b1", "b2", "momentum"):
+            self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self.require("epsilon", self.epsilon > 0, "above 0")
+        self.require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self.require(
+            "weight_decay",
+            self.weight_decay == 0 or self.name in ("adamw", "sgd"),
+            f"0 for optimizer.name={self.name}: adamw and sgd have weight decay",
+        )
+        self.require("clip_norm", self.clip_norm >= 0, "0 (off) or more")
+        self.require("warmup_updates", self.warmup_updates >= 0, "0 or more")
+        self.require("final_fraction", 0 <= self.final_fraction <= 1, "from 0 to 1")
+        self.require("step_start", self.step_start >= 0, "0 or more")
+        self.require("step_updates", self.step_updates >= 1, "1 or more")
+        self.require("step_factor", 0 < self.step_factor <= 1, "above 0 and at most 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Section):
+    """The length and the rhythm of a run. Intervals count updates; 0 means never."""
+
+    num_updates: int = 5000
+    seed: int = 0
+    log_every: int = 50
+    evaluate_every: int = 500
+    sample_every: int = 1000
+    checkpoint_every: int = 500
+    # Save also when so many seconds have passed since the last save; 0 means never.
+    checkpoint_seconds: float = 600.0
+    # Checkpoints kept: the last few, the best by validation bits per byte, and one
+    # every keep_every updates for good.
+    keep_last: int = 2
+    keep_every: int = 0
+    # Updates in one jitted call; 0 chooses as many as take about half a second.
+    updates_per_dispatch: int = 0
+    # Updates skipped in a row, for a loss or gradient that is not finite, that end the run.
+    max_skipped_in_a_row: int = 50
+
+    def validate(self) -> None:
+        """Counts are not negative."""
+        self.require("num_updates", self.num_updates >= 1, "1 or more")
+        self.require("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        self.require("log_every", self.log_every >= 1, "1 or more")
+        self.require("keep_last", self.keep_last >= 1, "1 or more")
+        self.require("max_skipped_in_a_row", self.max_skipped_in_a_row >= 1, "1 or more")
+        for name in ("evaluate_every", "sample_every", "checkpoint_every", "keep_every"):
+            self.require(name, getattr(self, name) >= 0, "0 (never) or more")
+        self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 (never) or more")
+        self.require("updates_per_dispatch", self.updates_per_dispatch >= 0, "0 (auto) or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig(Section):
+    """How devices share the work. What is computed does not depend on it."""
+
+    # Devices that share the streams out among them; 0: all that model leaves.
+    data: int = 0
+    # Devices that share each layer's hidden units, for models too large for one device.
+    model: int = 1
+    # What every device of the axis data keeps a share of only, for less memory and more traffic:
+    # the optimizer's state (as ZeRO's first stage), or the parameters as well (as its third, FSDP).
+    shard: Literal["nothing", "optimizer", "parameters"] = "nothing"
+
+    def validate(self) -> None:
+        """Counts are possible."""
+        self.require("data", self.data >= 0, "0 (all that remain) or more")
+        self.require("model", self.model >= 1, "1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment, whole."""
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.hidden_size % self.mesh.model:
+            raise UserError(
+                f"mesh.model={self.mesh.model} must divide model.hidden_size="
+                f"{self.model.hidden_size}: each device holds as many hidden units"
+            )
+        if self.mesh.model > 1 and self.model.recurrence not in ("auto", "split"):
+            raise UserError(
+                f"model.recurrence={self.model.recurrence} runs on whole layers and mesh.model="
+                f"{self.mesh.model} splits them: leave model.recurrence at auto"
+            )
+        if self.mesh.model > 1 and self.model.residuals != "gates":
+            raise UserError(
+                f"model.residuals={self.model.residuals} keeps less of whole layers and mesh.model="
+                f"{self.mesh.model} splits them: set model.residuals=gates"
+            )
+        warmup, updates = self.optimizer.warmup_updates, self.training.num_updates
+        decays = self.optimizer.schedule in ("cosine", "linear")
+        if decays and warmup >= updates:
+            raise UserError(
+                f"optimizer.warmup_updates={warmup} leaves nothing of training.num_updates="
+                f"{updates} for the {self.optimizer.schedule} schedule: make it smaller"
+            )
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """The configuration as plain JSON values, section by section."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, sections: Mapping[str, Mapping[str, Any]]) -> Self:
+        """The configuration from `to_json`'s form; fields left out keep their defaults."""
+        if not isinstance(sections, Mapping):
+            raise UserError('a configuration is a JSON object of sections, such as {"model": {}}')
+        values: dict[str, Any] = {}
+        for section, fields in sections.items():
+            if not isinstance(fields, Mapping):
+                raise UserError(f"configuration section {section!r} must be an object of fields")
+            values |= {f"{section}.{name}": value for name, value in fields.items()}
+        return cls().replace(values)
+
+    def replace(self, values: Mapping[str, Any]) -> Self:
+        """A copy with the fields at these addresses set, `{"model.hidden_size": 512}`.
+
+        Strings are read as the field's type, as from a command line.
+
+        Raises:
+          UserError: no such field (the near ones are listed), or a value that does not fit.
+        """
+        by_section: dict[str, dict[str, Any]] = {}
+        known = field_types()
+        for address, value in values.items():
+            if address not in known:
+                raise UserError(_unknown_field(address, list(known)))
+            if isinstance(value, str):
+                value = _parsed(address, value, known[address])
+            section, name = address.split(".")
+            by_section.setdefault(section, {})[name] = value
+        return dataclasses.replace(
+            self,
+            **{
+                section: dataclasses.replace(getattr(self, section), **fields)
+                for section, fields in by_section.items()
+            },
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """Every field by its address, in order."""
+        sections = self.to_json().items()
+        return {
+            f"{section}.{name}": v for section, fields in sections for name, v in fields.items()
+        }
+
+
+def field_types() -> dict[str, Any]:
+    """The address of every field with its annotation, in order."""
+    return {
+        f"{section.name}.{name}": kind
+        for section in dataclasses.fields(Config)
+        for name, kind in typing.get_type_hints(section.type).items()
+    }
+
+
+def named_configs() -> list[str]:
+    """Names of the configurations that charlstm brings along."""
+    from charlstm import configs
+
+    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+
+
+def load_config(spec: str) -> Config:
+    """The configuration behind `--config`: a name, or the path of a .py or .json file.
+
+    A Python file defines `get_config() -> Config`; a JSON file is a run's `config.json`.
+
+    Raises:
+      UserError: no such name or file, or a file that does not define a configuration.
+    """
+    if spec in named_configs():
+        return importlib.import_module(f"charlstm.configs.{spec}").get_config()
+    path = Path(spec)
+    if path.suffix not in (".py", ".json"):
+        raise UserError(
+            f"no configuration is named {spec!r}{_near(spec, named_configs())}; the names are "
+            f"{', '.join(named_configs())}, or give the path of a .py or .json file"
+        )
+    if not path.is_file():
+        raise UserError(f"configuration file {spec!r} does not exist")
+    if path.suffix == ".json":
+        try:
+            return Config.from_json(json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise UserError(f"configuration file {spec!r} is not JSON: {error}") from error
+    try:
+        config = runpy.run_path(spec)["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"configuration file {spec!r} failed ({reason}); it must define get_config()"
+        ) from error
+    if not isinstance(config, Config):
+        raise UserError(f"get_config() in {spec!r} must return a charlstm.config.Config")
+    return config
+
+
+def _checked(address: str, value: Any, kind: Any) -> Any:
+    """The value, an int made a float where a float is wanted; raises if it does not fit."""
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            near = _near(str(value), choices)
+            raise UserError(f"{address}={value!r}{near} must be one of {', '.join(choices)}")
+    elif kind is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise UserError(f"{address}={value} must be finite")
+        return float(value)
+    elif type(value) is not kind:
+        raise UserError(f"{address}={value!r} must be of type {kind.__name__}")
+    return value
+
+
+def _parsed(address: str, text: str, kind: Any) -> Any:
+    """The text of a command line read as the field's type."""
+    if kind is str or typing.get_origin(kind) in (Literal, types.UnionType):
+        return text
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if text.lower() in words:
+            return words[text.lower()]
+        raise UserError(f"{address}={text} must be true or false")
+    try:
+        number = float(text)
+        if kind is float:
+            return number
+        if number.is_integer() and abs(number) < 2**53:
+            return int(number)
+    except ValueError:
+        pass
+    raise UserError(f"{address}={text} must be {'a whole number' if kind is int else 'a number'}")
+
+
+def _unknown_field(address: str, known: list[str]) -> str:
+    section, _, name = address.rpartition(".")
+    in_section = [field for field in known if field.startswith(f"{section}.")]
+    alike = difflib.get_close_matches(name, [field.split(".")[1] for field in known], n=3)
+    near = [field for field in known if field.split(".")[1] in alike]
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    if in_section:
+        return f"no configuration field {address!r}{hint}; {section} has {', '.join(in_section)}"
+    sections = dict.fromkeys(field.split(".")[0] for field in known)
+    return f"no configuration field {address!r}{hint}; the sections are {', '.join(sections)}"
+
+
+def _near(word: str, known: typing.Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(matches)}?)" if matches else ""
