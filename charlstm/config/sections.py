@@ -66,6 +66,14 @@ class DataConfig(Section):
     num_streams: int = 64
     # T, the bytes of each stream that one update sees.
     window_length: int = 64
+    # Whether a window goes on from the state that the one before it left in its stream; if not, the
+    # state is zero before every window, in training and wherever the model is used.
+    carry_state: bool = True
+
+    @property
+    def reset_every(self) -> int:
+        """The bytes after which the state is zero again; 0 where it is carried on for ever."""
+        return 0 if self.carry_state else self.window_length
 
     def validate(self) -> None:
         """Sizes are positive."""
