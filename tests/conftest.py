@@ -23,12 +23,52 @@ TINY = (
     "--config.optimizer.warmup_updates=5",
 )
 
+# The test files that take longest, in the order in which they are begun.
+LONGEST = (
+    "test_slurm.py",
+    "test_train.py",
+    "test_elastic.py",
+    "test_benchmarks.py",
+    "test_distributed.py",
+    "test_inspect.py",
+    "test_report.py",
+    "test_large_corpus.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Workers take whole files, for the sake of what their tests share, the longest first."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first, so that no worker ends long before another."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """The environment of the processes: a cache folder of its own."""
+    """The environment of the processes: a cache folder of its own.
+
+    What they compile is kept for the session, in a folder that pytest-xdist's workers share: most
+    of them compile the same few programs. The process that runs the tests does not use it, for
+    processes that are killed leave broken files there, of which JAX warns.
+    """
     cache = tmp_path_factory.mktemp("cache")
-    return os.environ | {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    return os.environ | {
+        "XDG_CACHE_HOME": str(cache),
+        "JAX_COMPILATION_CACHE_DIR": str(session / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -26,22 +26,13 @@ SMALL = (
 )
 
 
-def launched_environment(environment, folder):
+def launched_environment(environment):
     """What a user's shell would have: this Python's programs first.
 
-    Beside that it spares XLA what such a run does not repay, and restarts their compilation.
+    Beside that it spares XLA what such a run does not repay.
     """
     programs = Path(sys.executable).parent
-    return (
-        environment
-        | CHEAP
-        | {
-            "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
-            "JAX_COMPILATION_CACHE_DIR": str(folder),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-    )
+    return environment | CHEAP | {"PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
 
 
 def last_logged_step(folder):

@@ -114,11 +114,11 @@ class Cluster:
         }
         munged = ["munged", "--foreground", *(f"--{name}={path}" for name, path in paths.items())]
         self._daemon(*munged)
-        self._wait("munged", 10, (folder / "munge.sock").exists)
+        self._wait("munged", 60, (folder / "munge.sock").exists)
         self._daemon("slurmctld", "-D", "-i")
         for node in NODES:
             self._daemon("slurmd", "-D", "-N", node)
-        self._wait("idle nodes", 30, lambda: self._states() == ["idle"])
+        self._wait("idle nodes", 120, lambda: self._states() == ["idle"])
 
     def stop(self) -> None:
         """Cancels what runs, waits for it to be gone, and ends the daemons."""

@@ -73,8 +73,17 @@ def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
     assert seed["status"] == "not installed (python-of-nobody)"
 
 
-def test_quality_is_read_from_a_run_of_charlstm_train(benchmark, text_file):
-    more = ("--configs=quickstart", "--seeds=", "--seconds=2", "--evaluations=2")
+SMALL = """
+from charlstm.config import Config, DataConfig, ModelConfig
+def get_config():
+    data = DataConfig(num_streams=4, window_length=8)
+    return Config(model=ModelConfig(num_layers=1, hidden_size=16), data=data)
+"""
+
+
+def test_quality_is_read_from_a_run_of_charlstm_train(benchmark, text_file, tmp_path):
+    (tmp_path / "small.py").write_text(SMALL)
+    more = (f"--configs={tmp_path / 'small.py'}", "--seeds=", "--seconds=2", "--evaluations=2")
     report = benchmark("time_to_quality", f"--corpus={text_file}", *more)
     ((row,),) = report["tables"].values()
     assert row["status"] == "ok"

@@ -8,9 +8,9 @@ from processes import Group
 
 
 @pytest.fixture(scope="session")
-def user(environment, tmp_path_factory):
+def user(environment):
     """The environment of a user's shell."""
-    return launched_environment(environment, tmp_path_factory.mktemp("programs"))
+    return launched_environment(environment)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """Runs that are ended, in whatever way, and go on with other processes and devices."""
 
+import contextlib
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ from charlstm.training.program import one_device
 
 ENDLESS = "--config.training.num_updates=1000000"
 SIXTY = "--config.training.num_updates=60"
+# Nothing is found compiled, so that a signal can meet a compilation.
+COMPILING = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 @pytest.fixture
@@ -25,10 +29,10 @@ def start(environment, text_file, tmp_path_factory):
     """Starts a group of processes; all are ended with the test."""
     groups = []
 
-    def run(processes, folder, *arguments, corpus=text_file, devices=1):
+    def run(processes, folder, *arguments, corpus=text_file, devices=1, **variables):
         flags = [f"--corpus={corpus}", f"--workdir={folder}", *SMALL]
         flags += [f"--num_cpu_devices={devices}", *arguments]
-        group = Group(processes, flags, environment, tmp_path_factory.mktemp("output"))
+        group = Group(processes, flags, environment | variables, tmp_path_factory.mktemp("output"))
         groups.append(group)
         return group
 
@@ -65,7 +69,7 @@ def test_a_signal_to_one_process_saves_all(start, tmp_path):
     group = start(2, tmp_path, ENDLESS)
     group.wait_until(lambda: len(metrics(tmp_path)) > 5)
     group.processes[1].send_signal(signal.SIGUSR1)
-    assert group.wait(30) == [75, 75], group.text()
+    assert group.wait(60) == [75, 75], group.text()
     (saved,) = checkpoints(tmp_path)
     assert metrics(tmp_path)[-1]["step"] == saved
     assert f"saved at update {saved}" in group.outputs[0].read_text()
@@ -73,27 +77,33 @@ def test_a_signal_to_one_process_saves_all(start, tmp_path):
     group = start(1, tmp_path, ENDLESS)
     group.wait_until(lambda: metrics(tmp_path)[-1]["step"] > saved + 5)
     group.processes[0].send_signal(signal.SIGINT)
-    assert group.wait(30) == [130], group.text()
+    assert group.wait(60) == [130], group.text()
     assert checkpoints(tmp_path)[-1] == metrics(tmp_path)[-1]["step"]
 
 
 def test_a_signal_before_the_first_update_ends_all_at_once(start, tmp_path):
-    group = start(2, tmp_path, ENDLESS)
+    group = start(2, tmp_path, ENDLESS, **COMPILING)
     group.wait_until((tmp_path / "config.json").exists)  # written before the compilation
     group.processes[1].send_signal(signal.SIGTERM)
-    assert group.wait(10) == [75, 75], group.text()
+    assert group.wait(60) == [75, 75], group.text()
     assert checkpoints(tmp_path) == []
 
 
 def test_a_signal_while_the_others_are_awaited_ends_at_once(environment, text_file, tmp_path):
-    place = {"NUM_PROCESSES": "2", "PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "127.0.0.1:0"}
-    place["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{20000 + os.getpid() % 10000}"
+    port = 20000 + os.getpid() % 10000
+    place = {"NUM_PROCESSES": "2", "PROCESS_ID": "0"}
+    place["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{port}"
     command = [sys.executable, "-m", "charlstm", "train", f"--corpus={text_file}"]
     command.append(f"--workdir={tmp_path}")
     process = subprocess.Popen(command, env=environment | place, stderr=subprocess.DEVNULL)
-    time.sleep(3)
+    while process.poll() is None:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()  # it listens, and waits
+            break
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 75
+    # Far less than the 300 seconds for which it would have waited.
+    assert process.wait(60) == 75
 
 
 def test_a_signal_does_not_wait_for_an_evaluation(start, tmp_path):
@@ -112,7 +122,7 @@ def test_a_signal_does_not_wait_for_an_evaluation(start, tmp_path):
     time.sleep(1)
     assert len(metrics(tmp_path / "run")) == 4
     group.processes[0].send_signal(signal.SIGTERM)
-    assert group.wait(30) == [75, 75], group.text()
+    assert group.wait(60) == [75, 75], group.text()
     assert checkpoints(tmp_path / "run") == [5]
     line = metrics(tmp_path / "run")[-1]
     assert line["step"] == 5 and "valid_bits_per_byte" not in line
@@ -135,7 +145,7 @@ def test_a_killed_process_ends_the_others_with_a_clear_message(start, tmp_path):
     group = start(2, tmp_path, ENDLESS, "--config.training.checkpoint_seconds=0.5")
     group.wait_until(lambda: len(checkpoints(tmp_path)) == 2)
     group.processes[1].kill()
-    codes = group.wait(30)
+    codes = group.wait(60)
     assert codes[0] not in (0, 75) and codes[1] == -signal.SIGKILL
     assert "lost the others" in group.outputs[0].read_text()
     # What was saved is whole, and the run goes on from there.
@@ -154,7 +164,7 @@ def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
         "--config.training.sample_every=24",
         "--config.training.checkpoint_every=18",
     )
-    whole = start(1, tmp_path / "whole", *options)
+    whole = start(1, tmp_path / "whole", *options, **COMPILING)
     begin = time.monotonic()
     assert whole.wait() == [0], whole.text()
     length = time.monotonic() - begin
@@ -163,7 +173,7 @@ def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
     moments = random.Random(seed)
     folder = tmp_path / "ended"
     for _ in range(3):
-        group = start(1, folder, *options)
+        group = start(1, folder, *options, **COMPILING)
         time.sleep(moments.uniform(0.1, 1) * length)
         group.processes[0].send_signal(signal.SIGTERM)
         (code,) = group.wait(60)
