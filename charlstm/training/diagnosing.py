@@ -20,11 +20,11 @@ from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.training import diagnosis
 from charlstm.training.checkpoint import FOLDER
-from charlstm.training.diagnosis import Block, Diagnosis, Setting
 from charlstm.training.evaluation import Evaluator
 from charlstm.training.history import History, validations_of
 from charlstm.training.layout import Layout
 from charlstm.training.metrics import Console, Writer, read_figures
+from charlstm.training.observed import Block, Diagnosis, Setting
 
 # Of the validation split, for the comparison with a state that is zero before every byte.
 PROBE_BYTES = 2**16

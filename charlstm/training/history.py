@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from charlstm.training import diagnosis
-from charlstm.training.diagnosis import Block, Diagnosis, Setting, Validation, Verdict
+from charlstm.training.observed import Block, Diagnosis, Setting, Validation, Verdict
 
 KEPT = 12  # blocks and validations
 

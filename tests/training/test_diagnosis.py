@@ -7,8 +7,8 @@ import pytest
 
 from charlstm.data.ngrams import NgramLevel
 from charlstm.training import diagnosis
-from charlstm.training.diagnosis import Block, Diagnosis, Setting, Validation
 from charlstm.training.history import KEPT, History, validations_of
+from charlstm.training.observed import Block, Diagnosis, Setting, Validation
 
 BITS = {0: 4.8, 1: 3.6, 2: 3.0, 3: 2.5}
 LEVELS = [NgramLevel(order, bits, 0.3, 1000, 100) for order, bits in BITS.items()]
