@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
 def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.name, "updates": run.step, "planned": run.num_updates}
     row["bytes_read"] = run.step * run.bytes_per_update
-    found = [line["diagnosis"] for line in run.lines if "diagnosis" in line]
+    found = [line["diagnosis"] for line in run.diagnoses]
     row["diagnoses"] = list(dict.fromkeys(found))
     if run.lines:
         row["seconds"] = max(run.values("seconds"), default=0.0)

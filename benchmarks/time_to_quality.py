@@ -107,7 +107,8 @@ def _charlstm(config: str, folder: Path, fields: dict[str, Any], *more: str) -> 
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "diagnosis" not in line]
 
 
 def _row(name: str, metrics: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 charlstm evaluate --checkpoint=runs/quickstart --split=test
 charlstm evaluate --checkpoint=runs/quickstart --corpus=my.txt
+charlstm evaluate --checkpoint=runs/quickstart --temperature=fit --dynamic
 """
 
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
 from charlstm.commands import _shared
 from charlstm.data.corpus import Corpus, load_corpus, split_bounds
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels, order_name
+from charlstm.errors import UserError
 
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Text to evaluate; if not given, the one that the model was trained on."
@@ -25,76 +29,189 @@ _SPLIT = flags.DEFINE_enum(
 )
 # How a text that the model was not trained on is split, for its n-gram levels.
 _OTHER_TEXT_SPLIT = 0.05
+_TEMPERATURE = flags.DEFINE_string(
+    "temperature", None, "Divides the logits; fit: as suits the validation split best."
+)
+_WARM_UP = flags.DEFINE_integer(
+    "warm_up", None, "Bytes that are read, unscored, before each part of the text; 256 by default."
+)
 _JSON = flags.DEFINE_boolean("json", False, "Print one JSON object.")
+
+_DYNAMIC = flags.DEFINE_boolean(
+    "dynamic", False, "Score the text by dynamic evaluation too: learning from it as it is read."
+)
+_DYNAMIC_RULE = flags.DEFINE_enum(
+    "dynamic_rule",
+    "rms",
+    ["rms", "sgd"],
+    "How it learns (Krause et al. 2018).",
+)
+_DYNAMIC_SEGMENT = flags.DEFINE_integer("dynamic_segment", None, "Bytes between gradient steps.")
+_DYNAMIC_LEARNING_RATE = flags.DEFINE_float(
+    "dynamic_learning_rate", None, "Step size; 1e-3 for rms and 0.1 for sgd by default."
+)
+_DYNAMIC_DECAY = flags.DEFINE_float(
+    "dynamic_decay", None, "Pull towards the trained weights, at each step; 1e-3 by default."
+)
+_DYNAMIC_EPSILON = flags.DEFINE_float(
+    "dynamic_epsilon", None, "rms: what is added to its gradient sizes, as a share of their mean."
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say."""
     _shared.no_more_arguments(argv)
     checkpoint_path = _shared.require_checkpoint()
+    if _WARM_UP.value is not None and _WARM_UP.value < 0:
+        raise UserError(f"--warm_up={_WARM_UP.value} must be 0 or more")
     import jax
 
     from charlstm import distributed
-    from charlstm.training import checkpoint
-    from charlstm.training.evaluation import Evaluator
+    from charlstm.training import checkpoint, temperature
+    from charlstm.training.diagnosing import make_probe, overfitted, unused
+    from charlstm.training.evaluation import Evaluation, Evaluator
     from charlstm.training.program import dtype_of, recurrence_of
+    from charlstm.training.rows import WARM_UP
+    from charlstm.training.temperature import tempered
 
+    wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
     config = metadata.config
-    sizes = _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT
-    corpus = load_corpus(_CORPUS.value or config.data.corpus, *sizes)
-    is_own = corpus.sha256 == metadata.corpus["sha256"]
-    if is_own:  # the very splits that the model was trained with
-        data = config.data
-        bounds = split_bounds(len(corpus.data), data.valid_size, data.test_size)
-        corpus = dataclasses.replace(corpus, bounds=bounds)
-    elif _CORPUS.value is None:
-        logging.warning("the text has changed since the model was trained on it")
+    corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
-    start, stop = corpus.bounds_of(split)
+    corpus.bounds_of(split)  # raises if it has no bytes
+    if not config.data.carry_state and (_DYNAMIC.value or _WARM_UP.value is not None):
+        flag = "--dynamic" if _DYNAMIC.value else "--warm_up"
+        raise UserError(f"{flag} carries a state on and {folder} has data.carry_state=false")
+    rule = _rule() if _DYNAMIC.value else None
+    warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
 
     mesh = distributed.make_mesh(jax.device_count())
+    bounds = corpus.bounds_of(split)
+    valid = corpus.bounds_of("valid") if wanted is None else bounds
     with jax.set_mesh(mesh):
-        evaluator = Evaluator(
-            corpus.data,
-            start,
-            stop,
+        params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
+
+        def static(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
+            evaluator = Evaluator(
+                corpus.data,
+                *bounds,
+                metadata.alphabet,
+                mesh,
+                compute_dtype=dtype_of(config.model),
+                recurrence_name=recurrence_of(config.model),
+                reset_every=config.data.reset_every,
+                warm_up=warm_up,
+            )
+            return evaluator.at_temperatures(params, temperatures)
+
+        scores = {"charlstm": tempered(static, bounds, valid, wanted)}
+        levels, how = _levels(corpus, split)
+        probe = make_probe(
+            corpus,
+            bounds,
             metadata.alphabet,
             mesh,
             compute_dtype=dtype_of(config.model),
             recurrence_name=recurrence_of(config.model),
             reset_every=config.data.reset_every,
         )
-        params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
-        result = evaluator(params)
-    levels, how = _levels(corpus, split)
+        bits = scores["charlstm"].plain.bits_per_byte
+        diagnoses = [
+            *unused(levels, config.data.carry_state, bits, probe, params),
+            *overfitted(folder),
+        ]
+    if rule is not None:
+        learner = _learner(rule, folder, metadata, corpus if is_own else None)
+
+        def dynamic(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
+            return learner(corpus.data, *bounds, temperatures, warm_up)
+
+        scores["charlstm, dynamic"] = tempered(dynamic, bounds, valid, wanted)
+    result = scores["charlstm"]
     if _JSON.value:
-        print(
-            json.dumps(
-                {
-                    "checkpoint": str(folder),
-                    "corpus": corpus.name,
-                    "split": split,
-                    "bits_per_byte": result.bits_per_byte,
-                    "nats": result.nats,
-                    "accuracy": result.accuracy,
-                    "num_bytes": result.num_bytes,
-                    "ngram_levels": [dataclasses.asdict(level) for level in levels],
-                    "ngram_levels_of": how,
-                }
-            )
-        )
+        found: dict[str, Any] = {
+            "checkpoint": str(folder),
+            "corpus": corpus.name,
+            "split": split,
+            **result.to_json(),
+            "num_bytes": result.score.num_bytes,
+            "ngram_levels": [dataclasses.asdict(level) for level in levels],
+            "ngram_levels_of": how,
+            "diagnoses": [diagnosis.to_json() for diagnosis in diagnoses],
+        }
+        if rule is not None:
+            how_learned = {"rule": dataclasses.asdict(rule)}
+            found["dynamic"] = scores["charlstm, dynamic"].to_json() | how_learned
+        print(json.dumps(found))
         return
-    print(f"{corpus.name}, {split}: {result.num_bytes:,} bytes, checkpoint {folder}")
-    rows = [(f"{order_name(level.order)}", level) for level in levels]
-    print(f"{'':<18}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}")
-    print(
-        f"{'charlstm':<18}{result.bits_per_byte:>10.4f}{result.nats:>8.4f}{result.accuracy:>10.1%}"
-    )
-    for name, level in rows:
-        print(f"{name:<18}{level.bits_per_byte:>10.4f}{level.nats:>8.4f}{level.accuracy:>10.1%}")
+    print(f"{corpus.name}, {split}: {result.score.num_bytes:,} bytes, checkpoint {folder}")
+    print(f"{'':<26}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}")
+    rows: list[tuple[str, Any]] = []
+    for name, scored in scores.items():
+        rows.append((name, scored.plain))
+        if scored.temperature != 1:
+            rows.append((f"  temperature {scored.temperature:g}", scored.score))
+    rows += [(order_name(level.order), level) for level in levels]
+    for name, row in rows:
+        print(f"{name:<26}{row.bits_per_byte:>10.4f}{row.nats:>8.4f}{row.accuracy:>10.1%}")
+    for name, scored in scores.items():
+        if scored.on_valid is not None:
+            print(
+                f"{name}: temperature {scored.temperature:g} chosen on valid, where it reaches "
+                f"{scored.on_valid:.4f} bits per byte"
+            )
     print(f"n-gram levels: {how}")
+    for diagnosis in diagnoses:
+        print(f"diagnosis: {diagnosis.code}: {diagnosis.message}")
+
+
+def _corpus(metadata: Any) -> tuple[Corpus, bool]:
+    """The text to evaluate, and whether it is the one that the model was trained on."""
+    data = metadata.config.data
+    corpus = load_corpus(_CORPUS.value or data.corpus, _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT)
+    is_own = corpus.sha256 == metadata.corpus["sha256"]
+    if is_own:  # the very splits that the model was trained with
+        bounds = split_bounds(len(corpus.data), data.valid_size, data.test_size)
+        corpus = dataclasses.replace(corpus, bounds=bounds)
+    elif _CORPUS.value is None:
+        logging.warning("the text has changed since the model was trained on it")
+    return corpus, is_own
+
+
+def _rule() -> Any:
+    """The rule of dynamic evaluation that the flags ask for."""
+    from charlstm.training.dynamic import DEFAULTS
+
+    given = {
+        "segment": _DYNAMIC_SEGMENT.value,
+        "learning_rate": _DYNAMIC_LEARNING_RATE.value,
+        "decay": _DYNAMIC_DECAY.value,
+        "epsilon": _DYNAMIC_EPSILON.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(DEFAULTS[_DYNAMIC_RULE.value], **given)
+
+
+def _learner(rule: Any, folder: Path, metadata: Any, own: Corpus | None) -> Any:
+    """Scores while learning; `own` is the text that the model was trained on, if it is at hand."""
+    from charlstm.training import checkpoint
+    from charlstm.training.dynamic import DynamicEvaluator
+    from charlstm.training.program import one_device, recurrence_of
+
+    data = metadata.config.data
+    if own is None and rule.kind == "rms":
+        own = load_corpus(data.corpus, data.valid_size, data.test_size)
+        if own.sha256 != metadata.corpus["sha256"]:
+            raise UserError(
+                "--dynamic_rule=rms needs the text that the model was trained on, and "
+                f"{data.corpus} has changed: bring it back, or use --dynamic_rule=sgd"
+            )
+    params = checkpoint.read_params(folder, metadata, one_device())
+    training = None if own is None else own.split("train")
+    name = recurrence_of(metadata.config.model)
+    return DynamicEvaluator(params, rule, metadata.alphabet, training, name)
 
 
 def _levels(corpus: Corpus, split: str) -> tuple[list[NgramLevel], str]:

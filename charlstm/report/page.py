@@ -62,6 +62,7 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
         "levels": _evaluation(run, best, last),
         "lost": _lost(run),
         "goodput": run.lines[-1].get("goodput") if run.lines else None,
+        "diagnoses": _diagnoses(run),
         "samples": _samples(run, most_samples),
         "corpus": _corpus(run),
         "num_parameters": run.about.get("num_parameters"),
@@ -117,6 +118,14 @@ def _lost(run: Run) -> list[tuple[str, float]]:
         return []
     found = [(str(cause), float(seconds)) for cause, seconds in lost.items() if is_number(seconds)]
     return sorted(found, key=lambda cause: -cause[1])
+
+
+def _diagnoses(run: Run) -> list[tuple[int, str, str]]:
+    """What the run said was wrong: update, code, message."""
+    return [
+        (line["step"], str(line["diagnosis"]), str(line.get("message", "")))
+        for line in run.diagnoses
+    ]
 
 
 def _samples(run: Run, most: int) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 from charlstm.data.ngrams import NgramLevel
 from charlstm.errors import UserError
 from charlstm.training.metrics import FILE as METRICS_FILE
+from charlstm.training.metrics import is_figures
 
 SAMPLE_NAME = re.compile(r"(\d+)\.txt")
 LARGEST_SAMPLE = 4000  # bytes that are shown
@@ -68,7 +69,8 @@ class Run:
       name: for people, different for every run of a page.
       folder: the run folder.
       config: every field by its address.
-      lines: of `metrics.jsonl`.
+      lines: those of `metrics.jsonl` that hold figures.
+      diagnoses: those that say what was wrong.
       samples: update and bytes, in order.
       about: what the run wrote of its text and machine; empty for runs of older versions.
       profiles: files to open in Perfetto.
@@ -78,6 +80,7 @@ class Run:
     folder: Path
     config: dict[str, Any]
     lines: list[dict[str, Any]]
+    diagnoses: list[dict[str, Any]]
     samples: list[tuple[int, bytes]]
     about: dict[str, Any]
     profiles: list[Path]
@@ -154,11 +157,13 @@ class RunReader:
         Raises:
           UserError: the folder is not a run's.
         """
+        lines = self._tail.lines()
         return Run(
             name=self._name,
             folder=self._folder,
             config=self._config(),
-            lines=self._tail.lines(),
+            lines=[line for line in lines if is_figures(line)],
+            diagnoses=[line for line in lines if not is_figures(line)],
             samples=self._samples(),
             about=self._about(),
             profiles=sorted(self._folder.glob(f"{PROFILE_FOLDER}/**/perfetto_trace.json.gz")),

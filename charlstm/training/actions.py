@@ -95,6 +95,7 @@ def make_actions(
                 "seconds": progress.clock.seconds(),
                 "skipped": progress.skipped,
                 "goodput": progress.goodput.to_json(),
+                "diagnosis": progress.history.to_json(),
             },
             metrics=metrics,
             versions=versions(),

@@ -39,7 +39,7 @@ class Metadata:
     config: Config
     alphabet: Alphabet
     corpus: dict[str, Any]  # name, sha256, num_bytes
-    clock: dict[str, Any]  # seconds trained and updates skipped, over all restarts
+    clock: dict[str, Any]  # what a run remembers: seconds trained, updates skipped, faults seen
     metrics: dict[str, float]  # of the validation at this step, if there was one
     versions: dict[str, str]
 
@@ -141,14 +141,21 @@ class Checkpoints:
         )
         return TrainState(params=restored.params, **restored.progress)
 
-    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+    def add_metrics(self, step: int, metrics: dict[str, float], history: dict[str, Any]) -> None:
         """Adds the validation to a checkpoint that was saved without; in process 0.
+
+        Args:
+          step: of the checkpoint.
+          metrics: the validation.
+          history: what the run remembers of its faults now.
 
         Raises:
           UserError: it could not be written.
         """
         folder = self._folder / str(step)
-        metadata = dataclasses.replace(self.metadata(step), metrics=metrics)
+        metadata = self.metadata(step)
+        clock = metadata.clock | {"diagnosis": history}
+        metadata = dataclasses.replace(metadata, metrics=metrics, clock=clock)
         with _writing(self._folder):
             (folder / "metrics").mkdir(exist_ok=True)  # where Orbax looks for the best
             replace_file(folder / "metrics" / "metrics", json.dumps(metrics))

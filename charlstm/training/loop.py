@@ -17,8 +17,10 @@ from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed
 from charlstm.model.language_model import Params
 from charlstm.training.conductor import Conductor
+from charlstm.training.diagnosing import Diagnostician, block_of
 from charlstm.training.evaluation import Evaluation
 from charlstm.training.goodput import Goodput
+from charlstm.training.history import History
 from charlstm.training.metrics import Clock, Console, Writer, bytes_rate
 from charlstm.training.profile import Profile
 from charlstm.training.program import Dispatch
@@ -47,6 +49,7 @@ class Progress:
     skipped: int = 0  # updates, over all restarts
     skipped_in_a_row: int = 0
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
+    history: History = dataclasses.field(default_factory=History)
 
 
 @dataclasses.dataclass
@@ -54,6 +57,7 @@ class _Interval:
     """The updates since the last line of metrics."""
 
     nats: list[np.ndarray]
+    norms: list[np.ndarray]  # of the gradients, before clipping
     last: UpdateMetrics | None
     skipped: int
     updates: int
@@ -71,6 +75,8 @@ def fit(
     writer: Writer,
     console: Console,
     conductor: Conductor,
+    diagnostician: Diagnostician,
+    clip_norm: float,
     profile: Profile | None = None,
 ) -> TrainState:
     """Trains from where `state` is to update `stop`, saves, and returns the state.
@@ -87,6 +93,8 @@ def fit(
       progress: clock and counters, changed as the run goes on.
       writer, console: where the run is told.
       conductor: decides on dispatches, on saves by time and on an early end.
+      diagnostician: is shown what comes of the updates, and says what is wrong.
+      clip_norm: that gradients are clipped to; 0 for none.
       profile: traces some of the updates.
 
     Raises:
@@ -97,7 +105,7 @@ def fit(
     goodput = progress.goodput
     step = int(jax.device_get(state.step))
     saved_step = step
-    interval = _Interval([], None, 0, 0, 0.0)
+    interval = _Interval([], [], None, 0, 0, 0.0)
     waiting: tuple[int, UpdateMetrics] | None = None
     mark = progress.clock.seconds()
 
@@ -130,7 +138,7 @@ def fit(
     def line_of_interval() -> dict[str, Any]:
         nonlocal interval
         line = _line(step, interval, progress, streams)
-        interval = _Interval([], None, 0, 0, 0.0)
+        interval = _Interval([], [], None, 0, 0, 0.0)
         return line
 
     while step < stop:
@@ -159,6 +167,8 @@ def fit(
         read(waiting)
         waiting = None
         last = step == config.num_updates
+        nats, norms = np.concatenate(interval.nats), np.concatenate(interval.norms)
+        seen = block_of(step, nats, norms, interval.skipped, clip_norm)
         line = line_of_interval()
         left_off = False
         validated: dict[str, float] = {}
@@ -168,6 +178,10 @@ def fit(
             left_off = not validated
         writer.write(line | validated)
         console.update(step, _summary(line))
+        diagnostician.took(seen)
+        if validated:
+            with goodput.lost_to("evaluation"):
+                diagnostician.validated(step, state.params, validated["valid_bits_per_byte"])
         # The first sample is still noise: it shows where a run came from.
         is_first = step == config.log_every
         if (
@@ -216,6 +230,7 @@ def _take_in(
 ) -> None:
     skipped = np.asarray(metrics.skipped)[:count] > 0
     interval.nats.append(np.asarray(metrics.nats)[:count][~skipped])
+    interval.norms.append(np.asarray(metrics.gradient_norm)[:count][~skipped])
     interval.last = UpdateMetrics(*(values[count - 1] for values in metrics))
     interval.skipped += int(skipped.sum())
     interval.updates += count

@@ -1,5 +1,6 @@
 """What a run tells: `metrics.jsonl`, and the console."""
 
+import contextlib
 import json
 import sys
 import time
@@ -14,6 +15,24 @@ from charlstm import coordination
 from charlstm.files import replace_file
 
 FILE = "metrics.jsonl"
+
+
+def is_figures(line: Mapping[str, Any]) -> bool:
+    """Whether a line of the file holds figures, and no diagnosis."""
+    return "diagnosis" not in line
+
+
+def read_figures(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl` that hold figures; none if there is no such file."""
+    found = []
+    try:
+        text = (run / FILE).read_text()
+    except OSError:
+        return []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):  # of a line that is being written
+            found.append(json.loads(line))
+    return [line for line in found if is_figures(line)]
 
 
 class MetricsFile:
@@ -50,12 +69,15 @@ class MetricsFile:
         (folder / f"{step:08d}.txt").write_bytes(drawn)
 
     def amend(self, values: Mapping[str, Any]) -> None:
-        """Adds figures to the last line."""
+        """Adds figures to the last line that has any: one of a diagnosis has none."""
         self._file.close()
-        lines = self._path.read_text().splitlines()
-        last = json.loads(lines.pop()) if lines else {}
-        lines.append(json.dumps(last | dict(values), allow_nan=False))
-        replace_file(self._path, "\n".join(lines) + "\n")
+        lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+        if not any(is_figures(line) for line in lines):
+            lines.append({})
+        last = next(line for line in reversed(lines) if is_figures(line))
+        last |= values
+        text = [json.dumps(line, allow_nan=False) for line in lines]
+        replace_file(self._path, "\n".join(text) + "\n")
         self._file = self._path.open("a")
 
     def close(self) -> None:

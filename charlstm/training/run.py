@@ -30,13 +30,15 @@ from charlstm.training.actions import make_actions
 from charlstm.training.checkpoint import Checkpoints
 from charlstm.training.conductor import Conductor, Pace
 from charlstm.training.continuing import read_weights, require_same_run
+from charlstm.training.diagnosing import Diagnostician, make_probe, setting_of
 from charlstm.training.goodput import Goodput, process_began
+from charlstm.training.history import History
 from charlstm.training.input import load_shared_corpus
 from charlstm.training.introduction import describe_shardings, introduce
 from charlstm.training.loop import Progress, ended, evaluation_is_due, fit, validate
 from charlstm.training.metrics import Clock, Console, make_console, make_metrics_file
 from charlstm.training.profile import Profile
-from charlstm.training.program import CompiledDispatch, Program
+from charlstm.training.program import CompiledDispatch, Program, dtype_of, recurrence_of
 from charlstm.training.writers import Writers, other_writers
 
 SECONDS_UNTIL_FOLDER_IS_SEEN = 30  # a network's file system may be late
@@ -99,7 +101,8 @@ def train(
                 state = checkpoints.restore(step, program.abstract_state())
             goodput.goes_on_from(metadata.clock.get("goodput", {}))
             clock = Clock(metadata.clock["seconds"])
-            progress = Progress(clock, metadata.clock["skipped"], goodput=goodput)
+            history = History.from_json(metadata.clock.get("diagnosis", {}))
+            progress = Progress(clock, metadata.clock["skipped"], goodput=goodput, history=history)
             logging.info("going on from update %d of %s", step, folder)
         else:
             start = None if init_from is None else read_weights(init_from, config, alphabet, mesh)
@@ -155,6 +158,24 @@ def train(
             config, writer, corpus, alphabet, mesh, checkpoints, progress, program, conductor
         )
         console = make_console(training.num_updates, first_step)
+        diagnostician = Diagnostician(
+            setting_of(config, streams, state.params, levels),
+            progress.history,
+            make_probe(
+                corpus,
+                corpus.bounds.valid,
+                alphabet,
+                mesh,
+                compute_dtype=dtype_of(config.model),
+                recurrence_name=recurrence_of(config.model, config.mesh.model),
+                layout=program.layout,
+                reset_every=config.data.reset_every,
+                leaving=conductor.leaving,
+            ),
+            writer,
+            console,
+        )
+        diagnostician.began(first_step)
         if watch is not None:
             watch.start()
         goodput.started()
@@ -166,8 +187,11 @@ def train(
                     if not validated:
                         raise ended(first_step, watch.code if watch and watch.code else EXIT_SAVED)
                     writer.amend({"step": first_step} | validated)
+                    bits = validated["valid_bits_per_byte"]
+                    diagnostician.validated(first_step, state.params, bits)
                     if coordination.is_first():
-                        checkpoints.add_metrics(first_step, validated)
+                        remembered = progress.history.to_json()
+                        checkpoints.add_metrics(first_step, validated, remembered)
                 fit(
                     state,
                     dispatch,
@@ -179,6 +203,8 @@ def train(
                     writer,
                     console,
                     conductor,
+                    diagnostician,
+                    config.optimizer.clip_norm,
                     profile,
                 )
             _finish(checkpoints, goodput, console)

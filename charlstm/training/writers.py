@@ -11,7 +11,7 @@ from typing import Any
 from charlstm import coordination
 from charlstm.errors import UserError
 from charlstm.sampling.text import printable
-from charlstm.training.metrics import Writer
+from charlstm.training.metrics import Writer, is_figures
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_ID_FILE = "wandb_id"
@@ -69,6 +69,9 @@ class TensorBoardWriter:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
+        if not is_figures(values):
+            said = f"{values['diagnosis']}: {values['message']}"
+            self._writer.add_text("diagnosis", said, values["step"])
         for name, value in scalars(values):
             self._writer.add_scalar(name, value, values["step"])
         self._writer.flush()
@@ -120,7 +123,10 @@ class WandbWriter:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
-        self._run.log(dict(scalars(values)), step=values["step"])
+        shown: dict[str, Any] = dict(scalars(values))
+        if not is_figures(values):
+            shown["diagnosis"] = f"{values['diagnosis']}: {values['message']}"
+        self._run.log(shown, step=values["step"])
 
     def amend(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""

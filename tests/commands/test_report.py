@@ -25,6 +25,7 @@ def nasty(trained, tmp_path_factory):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line |= {"goodput": 0.75, "lost_seconds": {"<b>compile": 3.25, "save": 1}}
+    lines.append({"step": 40, "diagnosis": "overfitting", "message": "<b>by heart</b>"})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     trace = folder / "profile" / "plugins" / "perfetto_trace.json.gz"
     trace.parent.mkdir(parents=True)
@@ -46,6 +47,13 @@ def pages(charlstm, trained, nasty, tmp_path_factory):
         done = charlstm("report", runs[0], output, *runs[1:])
         assert done.returncode == 0 and done.stdout == "", done.stderr
     return folder
+
+
+def test_a_report_says_what_was_wrong(pages):
+    """What is not of the model is text, as everywhere on the page."""
+    page = (pages / "nasty.html").read_text()
+    assert "What is wrong" in page and "&lt;b&gt;by heart&lt;/b&gt;" in page
+    assert "What is wrong" not in (pages / "one.html").read_text()
 
 
 def chart(page, title):

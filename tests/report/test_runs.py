@@ -47,6 +47,15 @@ def test_a_run_may_lack_everything_but_its_configuration(tmp_path):
     assert run.samples == [] and run.best() is None and run.about == {} and run.rate() is None
 
 
+def test_a_diagnosis_is_no_line_of_figures(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    said = {"diagnosis": "overfitting", "message": "it learns by heart"}
+    (tmp_path / "metrics.jsonl").write_text(line(5, goodput=0.5) + line(5, **said))
+    (run,) = [reader.read() for reader in runs.readers([str(tmp_path)])]
+    assert run.lines == [{"step": 5, "goodput": 0.5}]
+    assert run.diagnoses == [{"step": 5} | said]
+
+
 def test_samples_are_in_order_and_cut(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     folder = tmp_path / "samples"

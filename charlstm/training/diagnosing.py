@@ -1,0 +1,187 @@
+"""Says what is wrong with a run while it goes: on the console and in `metrics.jsonl`, in process 0.
+
+All processes call the same methods in the same order, for what is measured is measured by all.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from charlstm import coordination
+from charlstm.config import Config
+from charlstm.data.corpus import Alphabet, Corpus
+from charlstm.data.ngrams import NgramLevel
+from charlstm.data.streams import Streams
+from charlstm.model import language_model
+from charlstm.model.language_model import Params
+from charlstm.training import diagnosis
+from charlstm.training.checkpoint import FOLDER
+from charlstm.training.evaluation import Evaluator
+from charlstm.training.history import History, validations_of
+from charlstm.training.layout import Layout
+from charlstm.training.metrics import Console, Writer, read_figures
+from charlstm.training.observed import Block, Diagnosis, Setting
+
+# Of the validation split, for the comparison with a state that is zero before every byte.
+PROBE_BYTES = 2**16
+
+# Bits per byte of a part of the validation split, the state as in training and zero before every
+# byte; None if the run is to end.
+Probe = Callable[[Params], tuple[float, float] | None]
+
+
+class Diagnostician:
+    """Watches a run.
+
+    Args:
+      setting: of the run.
+      history: what was seen and said before; changed as the run goes on.
+      probe: measures whether the state is of use; called near the bigram level only.
+      writer, console: where it is told.
+    """
+
+    def __init__(
+        self, setting: Setting, history: History, probe: Probe, writer: Writer, console: Console
+    ):
+        self._setting, self._history, self._probe = setting, history, probe
+        self._writer, self._console = writer, console
+
+    def began(self, step: int) -> None:
+        """Before the first update of this process."""
+        self._say(step, self._history.began(self._setting))
+
+    def took(self, seen: Block) -> None:
+        """After the line of metrics of some updates was written."""
+        self._say(seen.step, self._history.took(self._setting, seen))
+
+    def validated(self, step: int, params: Params, bits_per_byte: float) -> None:
+        """After a validation was written."""
+        near = coordination.from_first(
+            lambda: str(diagnosis.near_bigram(self._setting.levels, bits_per_byte))
+        )
+        carried = zeroed = None
+        if near == "True":
+            carried, zeroed = self._probe(params) or (None, None)
+        found = self._history.validated(self._setting, step, bits_per_byte, carried, zeroed)
+        self._say(step, found)
+
+    def _say(self, step: int, found: list[Diagnosis]) -> None:
+        for said in found:
+            self._writer.write({"step": step} | said.to_json())
+            self._console.say(f"diagnosis at update {step}: {said.code}: {said.message}")
+
+
+def block_of(step: int, nats: np.ndarray, norms: np.ndarray, skipped: int, clip: float) -> Block:
+    """Updates as they are judged.
+
+    Args:
+      step: after the last of them.
+      nats, norms: losses and gradient norms before clipping, float32 [K], of those not skipped.
+      skipped: how many others there are.
+      clip: the norm that gradients are clipped to; 0 for none.
+    """
+    return Block(
+        updates=len(nats) + skipped,
+        step=step,
+        bits=float(nats.sum(dtype=np.float64)) / math.log(2),
+        norms=float(norms.sum(dtype=np.float64)),
+        clipped=int((norms > clip).sum()) if clip else 0,
+        skipped=skipped,
+    )
+
+
+def setting_of(
+    config: Config,
+    streams: Streams,
+    params: Params,
+    levels: list[NgramLevel],
+) -> Setting:
+    """What is known of a run before it begins; `params` are those that it begins with."""
+    optimizer, data = config.optimizer, config.data
+    norm = float(jax.device_get(jax.jit(optax.tree.norm)(params)))
+    if optimizer.name == "sgd":  # a gradient of norm 1, or as it is clipped
+        moved = optimizer.learning_rate * (optimizer.clip_norm or 1.0) / (1 - optimizer.momentum)
+    else:  # adaptive: every parameter moves by about the rate
+        moved = optimizer.learning_rate * math.sqrt(language_model.num_parameters(params))
+    return Setting(
+        num_updates=config.training.num_updates,
+        warmup_updates=optimizer.warmup_updates,
+        window_length=data.window_length,
+        num_streams=data.num_streams,
+        stream_bytes=streams.spacing,
+        carry_state=data.carry_state,
+        learning_rate=optimizer.learning_rate,
+        clip_norm=optimizer.clip_norm,
+        relative_update=moved / max(norm, 1e-30),
+        levels=levels,
+    )
+
+
+def make_probe(
+    corpus: Corpus,
+    bounds: tuple[int, int],
+    alphabet: Alphabet,
+    mesh: jax.sharding.Mesh,
+    *,
+    compute_dtype: object,
+    recurrence_name: str,
+    layout: Layout | None = None,
+    reset_every: int = 0,
+    leaving: Callable[[], bool] = lambda: False,
+) -> Probe:
+    """Compares the state as in training with one that is zero before every byte.
+
+    Args:
+      corpus: the text.
+      bounds: of the part of it that is scored, of which the first `PROBE_BYTES` are read.
+      alphabet, mesh, compute_dtype, recurrence_name, layout, reset_every: as in `Evaluator`.
+      leaving: whether to leave off, asked again and again.
+    """
+    start, stop = bounds[0], min(bounds[1], bounds[0] + PROBE_BYTES)
+    as_trained, zeroed = (
+        Evaluator(
+            corpus.data,
+            start,
+            stop,
+            alphabet,
+            mesh,
+            compute_dtype=compute_dtype,
+            recurrence_name=recurrence_name,
+            layout=layout,
+            reset_every=every,
+        )
+        for every in (reset_every, 1)
+    )
+
+    def probe(params: Params) -> tuple[float, float] | None:
+        first = as_trained.unless(params, leaving)
+        second = None if first is None else zeroed.unless(params, leaving)
+        if first is None or second is None:
+            return None
+        return first.bits_per_byte, second.bits_per_byte
+
+    return probe
+
+
+def unused(
+    levels: Sequence[NgramLevel], carry_state: bool, bits: float, probe: Probe, params: Params
+) -> list[Diagnosis]:
+    """Of a model that was scored: `state_unused`, if it is so."""
+    if not diagnosis.near_bigram(levels, bits):
+        return []
+    carried, zeroed = probe(params) or (None, None)
+    verdict = diagnosis.state_unused(levels, carry_state, bits, carried, zeroed)
+    return [verdict] if isinstance(verdict, Diagnosis) else []
+
+
+def overfitted(checkpoint: Path) -> list[Diagnosis]:
+    """Of the model in a checkpoint folder: `overfitting`, if its run's metrics say so."""
+    if checkpoint.parent.name != FOLDER or not checkpoint.name.isdigit():
+        return []
+    lines = read_figures(checkpoint.parent.parent)
+    verdict = diagnosis.overfitting(validations_of(lines, int(checkpoint.name)))
+    return [verdict] if isinstance(verdict, Diagnosis) else []
