@@ -49,7 +49,7 @@ def make_actions(
         reset_every=config.data.reset_every,
     )
     settings = Settings(temperature=SAMPLE_TEMPERATURE, reset_every=config.data.reset_every)
-    decoder = Decoder(1, settings, compute_dtype)
+    decoder = Decoder(1, settings, compute_dtype, connections=config.model.connections)
     # Samples follow the text's own first byte: a prompt that every corpus has.
     prompt = alphabet.encode(corpus.data[:1])
 
@@ -95,6 +95,7 @@ def make_actions(
                 "seconds": progress.clock.seconds(),
                 "skipped": progress.skipped,
                 "goodput": progress.goodput.to_json(),
+                "validations": progress.validations.to_json(),
             },
             metrics=metrics,
             versions=versions(),

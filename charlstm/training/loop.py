@@ -16,6 +16,8 @@ from charlstm.config import TrainingConfig
 from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed
 from charlstm.model.language_model import Params
+from charlstm.training import averaging
+from charlstm.training.averaging import Validations
 from charlstm.training.conductor import Conductor
 from charlstm.training.evaluation import Evaluation
 from charlstm.training.goodput import Goodput
@@ -47,6 +49,7 @@ class Progress:
     skipped: int = 0  # updates, over all restarts
     skipped_in_a_row: int = 0
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
+    validations: Validations = dataclasses.field(default_factory=lambda: Validations(0))
 
 
 @dataclasses.dataclass
@@ -164,7 +167,8 @@ def fit(
         validated: dict[str, float] = {}
         if evaluation_is_due(step, config):
             with goodput.lost_to("evaluation"):
-                validated = validate(state.params, step, actions, console)
+                validated = validate(state.weights, step, actions, console)
+            state = after_validation(state, step, validated, progress, console)
             left_off = not validated
         writer.write(line | validated)
         console.update(step, _summary(line))
@@ -176,7 +180,7 @@ def fit(
             and (last or is_first or _every(step, config.sample_every))
         ):
             with goodput.lost_to("sampling"):
-                sample = actions.sample(state.params, step)
+                sample = actions.sample(state.weights, step)
             if sample is not None:
                 console.say(sample)
         if step == stop or validated or left_off or _every(step, config.checkpoint_every):
@@ -258,6 +262,21 @@ def _summary(line: dict[str, Any]) -> str:
 def evaluation_is_due(step: int, config: TrainingConfig) -> bool:
     """Whether the state after update `step` is to be validated."""
     return step == config.num_updates or _every(step, config.evaluate_every)
+
+
+def after_validation(
+    state: TrainState,
+    step: int,
+    validated: dict[str, float],
+    progress: Progress,
+    console: Console,
+) -> TrainState:
+    """The state to go on from after a validation: averaging may start with it."""
+    bits = validated.get("valid_bits_per_byte")
+    if bits is None or not progress.validations.take_in(step, bits):
+        return state
+    console.say(f"the validation has stalled: from update {step} on parameters are averaged")
+    return averaging.begin(state, step)
 
 
 def validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:
