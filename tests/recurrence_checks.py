@@ -9,6 +9,7 @@ import numpy as np
 
 from charlstm import distributed
 from charlstm.model import language_model
+from charlstm.model.recurrence.look_up import look_up
 from charlstm.model.recurrence.scan import scan_stack
 
 RELATIVE = 1e-5
@@ -73,6 +74,50 @@ def assert_agrees_with_scan(run, case, masks=None, compute_dtype=jnp.float32, re
     arguments = (float32(params), float32(carry), inputs, targets, masks, compute_dtype, 0.1)
     wanted = loss_and_gradients(scan_stack, *arguments)
     assert_close(loss_and_gradients(run, *arguments), wanted, relative)
+
+
+@partial(jax.jit, static_argnames="run")
+def _of_embedding(run, embedding, params, carry, inputs, targets, masks):
+    def objective(embedding, params):
+        layers = language_model.layers_of(params)
+        floats = look_up(embedding, inputs)
+        outputs, after = run(layers, floats, carry, masks, jnp.float32)
+        logits = jnp.einsum("tbh,hv->tbv", outputs, params["head"]["kernel"])
+        logits = logits + params["head"]["bias"]
+        return jnp.mean(language_model.next_symbol_nats(logits, targets)[0]), dict(after)
+
+    return jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(embedding, params)
+
+
+def assert_reads_floats(run, num_layers=3, with_masks=True, put=lambda tree, axis: tree):
+    """A first layer that reads vectors, here of an embedding narrower than the alphabet.
+
+    The reference has a one-hot first layer with the product of embedding and weight_ih.
+    """
+    params, *rest = reference.random_case(31, num_layers=num_layers)
+    first = params["layers"]["0"]
+    rng = np.random.default_rng(1)
+    embedding, weight = rng.normal(size=(11, 5)), 0.3 * rng.normal(size=(5, 48))
+    masks = random_masks(1, num_layers=num_layers) if with_masks and num_layers > 1 else None
+    first["weight_ih"] = embedding @ weight
+    loss, gradients, after = reference.loss_and_gradients(params, *rest, masks)
+    d_table = gradients["layers"]["0"]["weight_ih"]
+    gradients["layers"]["0"]["weight_ih"] = embedding.T @ d_table
+    first["weight_ih"] = weight
+    carry, inputs, targets = rest
+    (found, found_after), (d_embedding, d_params) = _of_embedding(
+        run,
+        put(float32(embedding), None),
+        put(float32(params), None),
+        put(float32(carry), 1),
+        put(jnp.asarray(inputs), 1),
+        put(jnp.asarray(targets), 1),
+        None if masks is None else put(float32(masks), 2),
+    )
+    assert_close(found, loss)
+    assert_close(found_after, after)
+    assert_close(d_params, gradients)
+    assert_close(d_embedding, d_table @ weight.T)
 
 
 def assert_agrees_when_split(run, num_devices=2, steps=9):

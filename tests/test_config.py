@@ -66,6 +66,34 @@ def test_dropout_needs_two_layers():
         ModelConfig(num_layers=1, dropout=0.1)
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"model.num_layers": 1, "model.connections": "skip"}, "model.num_layers=2 or more"),
+        ({"model.connections": "residual", "model.recurrence": "wavefront"}, "auto for model.conn"),
+        ({"model.layer_norm": True, "model.recurrence": "scan"}, "auto for model.layer_norm"),
+        ({"model.layer_norm": True, "model.residuals": "state"}, "gates for model.layer_norm"),
+        ({"model.layer_norm": True, "mesh.model": 2}, "set mesh.model=1"),
+        ({"model.weight_dropout": 1.0}, "below 1"),
+        ({"model.embedding_size": -1}, "one-hot"),
+        ({"model.parameter_budget": -1.0}, "0 .none. or more"),
+        ({"optimizer.ema_decay": 1.0}, "below 1"),
+        ({"optimizer.averaging_patience": 0}, "1 or more"),
+        (
+            {"optimizer.averaging": "triggered", "training.evaluate_every": 0},
+            "evaluate_every=0 never validates",
+        ),
+        (
+            {"training.temporal_activation_regularization": 1.0, "data.window_length": 1},
+            "choose longer windows",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(values, says):
+    with pytest.raises(UserError, match=says):
+        Config().replace(values)
+
+
 def test_a_warmup_longer_than_the_run_is_refused():
     with pytest.raises(UserError, match="warmup_updates"):
         Config().replace({"training.num_updates": 50, "optimizer.warmup_updates": 50})

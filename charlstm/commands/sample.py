@@ -57,7 +57,13 @@ def main(argv: Sequence[str]) -> None:
     with jax.set_mesh(mesh):
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
         logging.info("checkpoint: %s", folder)
-        decoder = Decoder(_NUM_SAMPLES.value, settings, dtype_of(model), distributed.DATA_AXIS)
+        decoder = Decoder(
+            _NUM_SAMPLES.value,
+            settings,
+            dtype_of(model),
+            distributed.DATA_AXIS,
+            model.connections,
+        )
         pieces = decoder(decoder.load(params), symbols, _NUM_BYTES.value, _SEED.value)
         _show(metadata.alphabet, pieces)
 

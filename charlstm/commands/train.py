@@ -96,12 +96,17 @@ def main(argv: Sequence[str]) -> None:
 
 def _set_up_devices(config: Config) -> None:
     from charlstm import distributed, xla
+    from charlstm.model.size import hidden_size_within
 
     xla.keep_compiled_programs()
     xla.set_command_buffers(config.model.command_buffers)
     mesh = config.mesh
+    model = config.model
+    # The text has not been read yet: of a corpus's own alphabet the size is a guess.
+    symbols = 256 if model.alphabet == "bytes" else 100
+    budgeted = hidden_size_within(config, symbols) if model.parameter_budget else 0
     automatic = distributed.cpu_devices_for(
-        config.model.hidden_size,
+        budgeted or model.hidden_size,
         config.data.num_streams,
         config.data.window_length,
         mesh.data,

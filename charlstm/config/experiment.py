@@ -27,7 +27,8 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
-        if self.model.hidden_size % self.mesh.model:
+        budget = self.model.parameter_budget
+        if self.model.hidden_size % self.mesh.model and not budget:
             raise UserError(
                 f"mesh.model={self.mesh.model} must divide model.hidden_size="
                 f"{self.model.hidden_size}: each device holds as many hidden units"
@@ -41,6 +42,22 @@ class Config:
             raise UserError(
                 f"model.residuals={self.model.residuals} keeps less of whole layers and mesh.model="
                 f"{self.mesh.model} splits them: set model.residuals=gates"
+            )
+        if self.mesh.model > 1 and self.model.layer_norm:
+            raise UserError(
+                f"model.layer_norm=true normalises over whole layers and mesh.model="
+                f"{self.mesh.model} splits them: set mesh.model=1 (mesh.shard=parameters saves "
+                "memory too) or model.layer_norm=false"
+            )
+        if self.optimizer.averaging == "triggered" and not self.training.evaluate_every:
+            raise UserError(
+                "optimizer.averaging=triggered waits for the validation to stall, and "
+                "training.evaluate_every=0 never validates: set it to a number of updates"
+            )
+        if self.training.temporal_activation_regularization and self.data.window_length == 1:
+            raise UserError(
+                "training.temporal_activation_regularization compares time steps, and "
+                "data.window_length=1 has one: set it to 0, or choose longer windows"
             )
         warmup, updates = self.optimizer.warmup_updates, self.training.num_updates
         decays = self.optimizer.schedule in ("cosine", "linear")

@@ -12,6 +12,16 @@ class ModelConfig(Section):
 
     num_layers: int = 2
     hidden_size: int = 256
+    # Above 0: hidden_size becomes the largest with which the network has no more parameters than
+    # this; a multiple of 8 and of mesh.model, of the latter alone where this is too few for 8.
+    parameter_budget: float = 0.0
+    # Size of the vectors that stand for symbols; 0: one-hot, the first layer has a row for each.
+    embedding_size: int = 0
+    # Layers normalise their pre-activations and cells (Ba, Kiros & Hinton 2016, eqs 20-22).
+    layer_norm: bool = False
+    # plain: each layer reads the one below, the head the top. residual: each layer above the first,
+    # and the head, reads the sum of all below. skip: only the head does.
+    connections: Literal["plain", "residual", "skip"] = "plain"
     # All 256 bytes, or only those that occur in the corpus.
     alphabet: Literal["bytes", "corpus"] = "bytes"
     # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
@@ -29,22 +39,51 @@ class ModelConfig(Section):
     # GPU: replay the training loop as a CUDA graph; auto does so where it was measured to help.
     command_buffers: Literal["auto", "on", "off"] = "auto"
     forget_bias: float = 1.0
-    # Share of the values that pass from one layer to the next set to zero in training.
+    # Shares set to zero in training: of the values that pass from one layer to the next, of the
+    # embedding's values (of symbols where there is none), of what the head reads.
     dropout: float = 0.0
+    input_dropout: float = 0.0
+    output_dropout: float = 0.0
     # standard: a mask of its own for every time step; locked: one mask for a whole window.
     dropout_kind: Literal["standard", "locked"] = "standard"
+    # Share of each weight_hh set to zero, anew for every update (DropConnect).
+    weight_dropout: float = 0.0
 
     def validate(self) -> None:
         """Sizes are positive; dropout has layers to act between."""
         self.require("num_layers", self.num_layers >= 1, "1 or more")
         self.require("hidden_size", self.hidden_size >= 1, "1 or more")
+        self.require("parameter_budget", self.parameter_budget >= 0, "0 (none) or more")
         self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
         self.require(
             "residuals",
             self.residuals == "gates" or self.recurrence in ("auto", "scan"),
             f"gates for model.recurrence={self.recurrence}: the scan alone can keep less",
         )
-        self.require("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
+        self.require(
+            "connections",
+            self.connections == "plain" or self.num_layers > 1,
+            "plain for a single layer (model.num_layers=2 or more has layers to connect)",
+        )
+        self.require(
+            "recurrence",
+            self.connections == "plain" or self.recurrence not in ("wavefront", "cudnn"),
+            f"auto for model.connections={self.connections}: {self.recurrence} runs several layers "
+            "at once, and nothing can come between them",
+        )
+        self.require(
+            "recurrence",
+            not self.layer_norm or self.recurrence == "auto",
+            "auto for model.layer_norm=true, which has a recurrence of its own",
+        )
+        self.require(
+            "residuals",
+            not self.layer_norm or self.residuals == "gates",
+            "gates for model.layer_norm=true, whose recurrence keeps what it needs",
+        )
+        self.require("embedding_size", self.embedding_size >= 0, "0 (one-hot) or more")
+        for name in ("dropout", "input_dropout", "output_dropout", "weight_dropout"):
+            self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self.require(
             "dropout",
             self.dropout == 0 or self.num_layers > 1,
@@ -102,6 +141,14 @@ class OptimizerConfig(Section):
     weight_decay: float = 0.0
     # Largest global norm of the gradient; 0 switches clipping off.
     clip_norm: float = 1.0
+    # What is validated, sampled and kept for use: the last parameters (none), their exponential
+    # moving average, or their mean from the update on at which the validation stalled.
+    averaging: Literal["none", "ema", "triggered"] = "none"
+    # ema: the share of the average that an update leaves; less in the first updates.
+    ema_decay: float = 0.999
+    # triggered: the validation has stalled when it is worse than the best of those that are more
+    # than so many validations old.
+    averaging_patience: int = 5
     schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"
     # Updates over which the rate rises linearly from 0.
     warmup_updates: int = 100
@@ -126,6 +173,8 @@ class OptimizerConfig(Section):
             f"0 for optimizer.name={self.name}: adamw and sgd have weight decay",
         )
         self.require("clip_norm", self.clip_norm >= 0, "0 (off) or more")
+        self.require("ema_decay", 0 <= self.ema_decay < 1, "at least 0 and below 1")
+        self.require("averaging_patience", self.averaging_patience >= 1, "1 or more")
         self.require("warmup_updates", self.warmup_updates >= 0, "0 or more")
         self.require("final_fraction", 0 <= self.final_fraction <= 1, "from 0 to 1")
         self.require("step_start", self.step_start >= 0, "0 or more")
@@ -149,6 +198,10 @@ class TrainingConfig(Section):
     # every keep_every updates for good.
     keep_last: int = 2
     keep_every: int = 0
+    # Added to the loss, not to what is reported: this times the mean square of what the head reads
+    # (AR), and this times that of its differences from one time step to the next (TAR).
+    activation_regularization: float = 0.0
+    temporal_activation_regularization: float = 0.0
     # Updates in one jitted call; 0 chooses as many as take about half a second.
     updates_per_dispatch: int = 0
     # Updates skipped in a row, for a loss or gradient that is not finite, that end the run.
@@ -163,6 +216,8 @@ class TrainingConfig(Section):
         self.require("max_skipped_in_a_row", self.max_skipped_in_a_row >= 1, "1 or more")
         for name in ("evaluate_every", "sample_every", "checkpoint_every", "keep_every"):
             self.require(name, getattr(self, name) >= 0, "0 (never) or more")
+        for name in ("activation_regularization", "temporal_activation_regularization"):
+            self.require(name, getattr(self, name) >= 0, "0 (none) or more")
         self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 (never) or more")
         self.require("updates_per_dispatch", self.updates_per_dispatch >= 0, "0 (auto) or more")
 

@@ -55,7 +55,8 @@ def inspect(
     metadata.alphabet.encode(text)
 
     params = checkpoint.read_params(folder, metadata, one_device())
-    recorded = recording.record(params, text, metadata.alphabet, dtype_of(config.model))
+    model = config.model
+    recorded = recording.record(params, text, metadata.alphabet, dtype_of(model), model.connections)
     scores = scoring.score(recorded.cells, wanted)
     run = folder.parent.parent if folder.parent.name == checkpoint.FOLDER else folder
     subject = page.Subject(

@@ -25,6 +25,7 @@ from charlstm.errors import UserError
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry, gates
+from charlstm.model.recurrence.layer_norm import Norms, cell, normalise, preactivations
 
 WINDOW_LENGTH = 256
 WARM_UP = 4 * WINDOW_LENGTH  # bytes that each row reads before its own
@@ -85,7 +86,13 @@ def unsquash(q: np.ndarray) -> np.ndarray:
     return x / (1 - np.abs(x))
 
 
-def record(params: Params, text: np.ndarray, alphabet: Alphabet, compute_dtype: Any) -> Recording:
+def record(
+    params: Params,
+    text: np.ndarray,
+    alphabet: Alphabet,
+    compute_dtype: Any,
+    connections: str = "plain",
+) -> Recording:
     """Reads a text.
 
     Args:
@@ -93,14 +100,18 @@ def record(params: Params, text: np.ndarray, alphabet: Alphabet, compute_dtype: 
       text: uint8 [N], N ≥ 1.
       alphabet: of the model.
       compute_dtype: of the products.
+      connections: past layers, as in `model.connections`.
 
     Raises:
       UserError: the text has a byte outside the alphabet, or the recording finds no room on disk.
     """
     alphabet.encode(text)  # raises for a byte that the model does not know
-    num_layers, num_cells = _shape_of(params)
+    num_layers, num_cells = language_model.stack_shape(params)
     rows = _Rows(len(text))
-    read = jax.jit(functools.partial(_read, compute_dtype=compute_dtype), donate_argnums=1)
+    read = jax.jit(
+        functools.partial(_read, compute_dtype=compute_dtype, connections=connections),
+        donate_argnums=1,
+    )
     carry = language_model.zero_carry(params, rows.count)
     cells = _on_disk((num_layers * num_cells, len(text)))
     likeliest = np.zeros((len(text), NUM_LIKELIEST), np.uint8)
@@ -166,25 +177,43 @@ class _Rows:
 
 
 def _read(
-    params: Params, carry: Carry, window: jax.Array, recorded: jax.Array, *, compute_dtype: Any
+    params: Params,
+    carry: Carry,
+    window: jax.Array,
+    recorded: jax.Array,
+    *,
+    compute_dtype: Any,
+    connections: str,
 ) -> tuple[Carry, _Window]:
     """Reads symbols [T+1, B], of which the last row is only predicted; [T, B] says what counts."""
     layers = language_model.layers_of(params)
+    normalised = language_model.is_normalised(params)
     inputs = jnp.take(layers[0]["weight_ih"], window[:-1].astype(jnp.int32), axis=0)
+    total: Any = 0.0
     h_after, c_after, cells, saturated = [], [], [], []
     for index, weights in enumerate(layers):
         if index:
             inputs = _product(inputs, weights["weight_ih"], compute_dtype)
+        if normalised:
+            inputs = normalise(inputs, weights["gain_ih"])
         projection = (inputs + weights["bias"]).astype(compute_dtype)
+        norms = Norms.of(weights) if normalised else None
         (h, c), trace = _layer(
-            projection, weights["weight_hh"], carry["h"][index], carry["c"][index], compute_dtype
+            projection,
+            weights["weight_hh"],
+            carry["h"][index],
+            carry["c"][index],
+            compute_dtype,
+            norms,
         )
         h_after.append(h)
         c_after.append(c)
-        inputs, states, gate_values = trace
+        outputs, states, gate_values = trace
+        total = outputs if connections == "plain" else total + outputs
+        inputs = total if connections == "residual" else outputs
         cells.append(squash(states))
         saturated.append(_saturated(gate_values, recorded))
-    logits = _product(inputs, params["head"]["kernel"], compute_dtype) + params["head"]["bias"]
+    logits = _product(total, params["head"]["kernel"], compute_dtype) + params["head"]["bias"]
     nats, _ = language_model.next_symbol_nats(logits, window[1:])
     count = min(NUM_LIKELIEST, logits.shape[-1])
     highest, likeliest = jax.lax.top_k(jax.nn.log_softmax(logits), count)
@@ -202,7 +231,12 @@ def _read(
 
 
 def _layer(
-    projection: jax.Array, weight_hh: jax.Array, h: jax.Array, c: jax.Array, compute_dtype: Any
+    projection: jax.Array,
+    weight_hh: jax.Array,
+    h: jax.Array,
+    c: jax.Array,
+    compute_dtype: Any,
+    norms: Norms | None,
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
     """One layer over a window, nothing thrown away.
 
@@ -211,6 +245,7 @@ def _layer(
       weight_hh: [H, 4H] float32.
       h, c: [B, H] float32, the state before the window.
       compute_dtype: of the products.
+      norms: of a layer that normalises.
 
     Returns:
       The state after the window; outputs [T, B, H], cell states [T, B, H], and the input, forget
@@ -220,9 +255,14 @@ def _layer(
 
     def step(state: tuple[jax.Array, jax.Array], z: jax.Array) -> Any:
         h, c = state
-        z = z.astype(jnp.float32) + _product(h, weight, compute_dtype)
+        z, recurrent = z.astype(jnp.float32), _product(h, weight, compute_dtype)
+        if norms is None:
+            z = z + recurrent
+            h, c, _ = gates.forward(z, c, axis=-1)
+        else:
+            z = preactivations(norms, z, recurrent, axis=-1)
+            h, c = cell(norms, z, c, axis=-1)
         i, f, _, o = gates.activations(z, axis=-1)
-        h, c, _ = gates.forward(z, c, axis=-1)
         return (h, c), (h, c, jnp.stack([i, f, o]))
 
     return jax.lax.scan(step, (h, c), projection)
@@ -240,11 +280,6 @@ def _saturated(gate_values: jax.Array, recorded: jax.Array) -> jax.Array:
     """At how many recorded places [T, B] the gates [T, 3, B, H] are saturated: [3, 2, H]."""
     sides = jnp.stack([gate_values < LEFT_SATURATED, gate_values > RIGHT_SATURATED], axis=2)
     return jnp.sum(sides & recorded[:, None, None, :, None], axis=(0, 3), dtype=jnp.float32)
-
-
-def _shape_of(params: Params) -> tuple[int, int]:
-    layers = language_model.layers_of(params)
-    return len(layers), layers[0]["weight_hh"].shape[0]
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

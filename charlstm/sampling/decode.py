@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.model import language_model
+from charlstm.model import language_model, recurrence
 from charlstm.model.language_model import Params
 from charlstm.model.stepping import Columns, StepWeights, step, step_weights
 from charlstm.sampling.filters import filter_logits
@@ -53,6 +53,7 @@ class Decoder:
       settings: how symbols are drawn.
       compute_dtype: of the products.
       axis: the mesh axis to split the texts over, if any.
+      connections: past layers, as in `model.connections`.
     """
 
     def __init__(
@@ -61,15 +62,24 @@ class Decoder:
         settings: Settings,
         compute_dtype: Any = jnp.float32,
         axis: str | None = None,
+        connections: str = "plain",
     ):
         self._batch, self._axis, self._reset_every = batch, axis, settings.reset_every
         self._lay_out = jax.jit(functools.partial(step_weights, compute_dtype=compute_dtype))
         self._start = jax.jit(functools.partial(_start, batch=batch, axis=axis))
         self._prefill = jax.jit(
-            functools.partial(_prefill, forced=settings.forced, compute_dtype=compute_dtype),
+            functools.partial(
+                _prefill,
+                forced=settings.forced,
+                compute_dtype=compute_dtype,
+                connections=connections,
+            ),
             donate_argnums=2,
         )
-        self._decode = jax.jit(functools.partial(_decode, settings=settings), donate_argnums=(1, 2))
+        self._decode = jax.jit(
+            functools.partial(_decode, settings=settings, connections=connections),
+            donate_argnums=(1, 2),
+        )
 
     def load(self, params: Params) -> Loaded:
         """Lays the parameters, float32, out for drawing: once for any number of calls."""
@@ -120,15 +130,23 @@ def _prefill(
     *,
     forced: tuple[Forced, ...],
     compute_dtype: Any,
+    connections: str,
 ) -> tuple[Columns, jax.Array]:
     """Reads symbols [T, B]; the state, and the logits [V, B] of what comes next."""
     if not forced:
         carry = state.carry()
-        logits, carry = language_model.apply(params, carry, symbols, compute_dtype=compute_dtype)
+        name = recurrence.with_structure(
+            "scan",
+            layer_norm=language_model.is_normalised(params),
+            connections=connections,
+        )
+        logits, carry = language_model.apply(
+            params, carry, symbols, compute_dtype=compute_dtype, recurrence_name=name
+        )
         return Columns.of(carry), logits[-1].T
 
     def read(state: Columns, symbols: jax.Array) -> tuple[Columns, jax.Array]:
-        logits, state = step(weights, hold(state, forced), symbols)
+        logits, state = step(weights, hold(state, forced), symbols, connections)
         return state, logits
 
     state, logits = jax.lax.scan(read, state, symbols)
@@ -145,6 +163,7 @@ def _decode(
     num_read: jax.Array,
     *,
     settings: Settings,
+    connections: str,
 ) -> tuple[Columns, jax.Array, jax.Array]:
     """Draws symbols number start … start + count - 1, which follow a prompt of `num_read`.
 
@@ -165,7 +184,7 @@ def _decode(
         if settings.reset_every:
             is_fresh = (num_read + start + index) % settings.reset_every == 0
             state = jax.tree.map(lambda leaf: jnp.where(is_fresh, 0.0, leaf), state)
-        logits, state = step(weights, hold(state, settings.forced), symbols)
+        logits, state = step(weights, hold(state, settings.forced), symbols, connections)
         return state, logits, drawn.at[index].set(symbols)
 
     drawn = jnp.zeros(chances.shape, jnp.uint8, out_sharding=specify(None, axis))

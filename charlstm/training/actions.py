@@ -49,7 +49,7 @@ def make_actions(
         reset_every=config.data.reset_every,
     )
     settings = Settings(temperature=SAMPLE_TEMPERATURE, reset_every=config.data.reset_every)
-    decoder = Decoder(1, settings, compute_dtype)
+    decoder = Decoder(1, settings, compute_dtype, connections=config.model.connections)
     # Samples follow the text's own first byte: a prompt that every corpus has.
     prompt = alphabet.encode(corpus.data[:1])
 
@@ -96,6 +96,7 @@ def make_actions(
                 "skipped": progress.skipped,
                 "goodput": progress.goodput.to_json(),
                 "diagnosis": progress.history.to_json(),
+                "validations": progress.validations.to_json(),
             },
             metrics=metrics,
             versions=versions(),

@@ -1,7 +1,8 @@
 """Checkpoints, written and read through Orbax; the one file that knows it.
 
 A checkpoint is a folder `checkpoints/STEP` with three items: `params`, `progress` (the rest of the
-train state) and `metadata` (JSON: configuration, alphabet, corpus, versions). It stands alone: a
+train state) and `metadata` (JSON: configuration, alphabet, corpus, versions); where parameters are
+averaged, with a fourth, `average`. It stands alone: a
 model is sampled from that folder and nothing else, whatever devices it was trained on.
 """
 
@@ -22,9 +23,9 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.files import replace_file
-from charlstm.model import language_model
 from charlstm.model.language_model import Params
-from charlstm.training.state import TrainState
+from charlstm.training.averaging import Averaging
+from charlstm.training.state import TrainState, init_params
 
 FOLDER = "checkpoints"
 METRIC = "valid_bits_per_byte"
@@ -96,13 +97,12 @@ class Checkpoints:
         Raises:
           UserError: this save or the one before it could not be written.
         """
-        params, progress = _parts(state)
+        parts = _parts(state)
         with _writing(self._folder):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    progress=ocp.args.StandardSave(progress),
+                    **{name: ocp.args.StandardSave(part) for name, part in parts.items()},
                     metadata=ocp.args.JsonSave(metadata.to_json()),
                 ),
                 metrics=metadata.metrics or None,
@@ -127,19 +127,19 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged or holds other shapes.
         """
-        params, progress = _parts(abstract)
+        parts = _parts(abstract)
         folder = self._folder / str(step)
         restored = _reading(
             folder,
             lambda: self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(params),
-                    progress=ocp.args.StandardRestore(progress),
+                    **{name: ocp.args.StandardRestore(part) for name, part in parts.items()}
                 ),
             ),
         )
-        return TrainState(params=restored.params, **restored.progress)
+        average = restored["average"] if "average" in parts else {}
+        return TrainState(params=restored["params"], average=average, **restored["progress"])
 
     def add_metrics(self, step: int, metrics: dict[str, float], history: dict[str, Any]) -> None:
         """Adds the validation to a checkpoint that was saved without; in process 0.
@@ -209,37 +209,39 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Sharding) -> Params:
-    """The parameters in a checkpoint folder, laid out by `sharding`.
+    """The parameters to use of a checkpoint folder, the average if it has one.
+
+    They are laid out by `sharding`.
 
     Raises:
       UserError: the checkpoint is damaged.
     """
-    model = metadata.config.model
-    abstract = jax.eval_shape(
-        lambda key: language_model.init_params(
-            key,
-            alphabet_size=metadata.alphabet.size,
-            num_layers=model.num_layers,
-            hidden_size=model.hidden_size,
-            forget_bias=model.forget_bias,
-        ),
-        jax.random.key(0),
-    )
-    laid_out = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+    config, alphabet_size = metadata.config, metadata.alphabet.size
+    averaging = Averaging.of(config.optimizer)
+
+    def initial(key: jax.Array) -> tuple[Params, dict[str, Any]]:
+        params = init_params(key, config.model, alphabet_size)
+        return params, averaging.start(params)
+
+    params, average = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(initial, jax.random.key(0)),
     )
 
     def read() -> Params:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder / "params", laid_out)
+            if average:
+                return checkpointer.restore(folder / "average", average)["params"]
+            return checkpointer.restore(folder / "params", params)
 
     return _reading(folder, read)
 
 
-def _parts(state: TrainState) -> tuple[Params, dict[str, Any]]:
-    """The state as the two items of a checkpoint."""
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The state as the items of a checkpoint."""
     progress = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    return progress.pop("params"), progress
+    parts = {"params": progress.pop("params"), "average": progress.pop("average")}
+    return {name: part for name, part in parts.items() if part} | {"progress": progress}
 
 
 class _writing:

@@ -10,6 +10,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.errors import UserError
 from charlstm.model.language_model import Params
+from charlstm.model.size import within_budget
 from charlstm.training import checkpoint
 from charlstm.training.checkpoint import Metadata
 
@@ -36,6 +37,26 @@ FREE_FIELDS = frozenset(
 )
 
 
+def sized(config: Config, alphabet: Alphabet, saved: Config | None) -> Config:
+    """The configuration with the hidden size that its parameter budget means.
+
+    A run that goes on keeps the size it began with, on whatever devices; `saved` is its
+    configuration.
+
+    Raises:
+      UserError: the budget is too small.
+    """
+    budget = config.model.parameter_budget
+    if saved is not None and budget and saved.model.parameter_budget == budget:
+        if saved.model.hidden_size % config.mesh.model:
+            raise UserError(
+                f"mesh.model={config.mesh.model} must divide the hidden size of "
+                f"{saved.model.hidden_size} that the run began with: set another"
+            )
+        return config.replace({"model.hidden_size": saved.model.hidden_size})
+    return within_budget(config, alphabet.size)
+
+
 def read_weights(
     source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
 ) -> Params:
@@ -43,7 +64,7 @@ def read_weights(
     folder = checkpoint.resolve(source)
     metadata = checkpoint.read_metadata(folder)
     wanted, found = config.model, metadata.config.model
-    for name in ("num_layers", "hidden_size"):
+    for name in ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections"):
         if getattr(wanted, name) != getattr(found, name):
             raise UserError(
                 f"--init_from={source} has model.{name}={getattr(found, name)}, this run "

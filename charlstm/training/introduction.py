@@ -38,6 +38,12 @@ def introduce(
         config.data.num_streams,
         config.data.window_length,
     )
+    if model.parameter_budget:
+        logging.info(
+            "hidden size: %d, the largest within model.parameter_budget=%s",
+            model.hidden_size,
+            f"{model.parameter_budget:,.0f}",
+        )
     processes = "" if coordination.is_alone() else f" in {jax.process_count()} processes"
     sizes = mesh.shape[distributed.DATA_AXIS], mesh.shape[distributed.MODEL_AXIS]
     shape = "" if sizes[1] == 1 else f", data × model = {sizes[0]} × {sizes[1]}"

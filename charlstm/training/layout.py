@@ -4,7 +4,7 @@ Three layouts meet in an update. Parameters are *stored* in one, brought into a 
 gradients with, and the optimizer works on a third. Which arrays are split where is decided by
 name and shape alone, so that a checkpoint can be restored into any mesh.
 
-  mesh.shard    stored       optimizer
+  mesh.shard    stored       optimizer, average
   nothing       whole        whole
   optimizer     whole        shares, over `data` (ZeRO's first stage)
   parameters    shares       shares (its third stage, fully sharded data parallel)
@@ -38,9 +38,9 @@ class Layout:
         self._shard = shard
 
     @property
-    def splits_parameters(self) -> bool:
-        """Whether stored parameters are not whole on every device."""
-        return self._model > 1 or (self._shard == "parameters" and self._data > 1)
+    def splits_weights(self) -> bool:
+        """Whether stored parameters, or their average, may not be whole on every device."""
+        return self._model > 1 or (self._shard != "nothing" and self._data > 1)
 
     def for_computing(self, params: Tree) -> Tree:
         """Parameters as gradients are computed with them."""
@@ -62,6 +62,8 @@ class Layout:
             opt_state=self.for_optimizer(state.opt_state),
             carry=state.carry,
             key=state.key,
+            # Changed element by element with the parameters, as the optimizer's state is.
+            average=self.for_optimizer(state.average),
         )
 
     def gather(self, params: Tree) -> Tree:

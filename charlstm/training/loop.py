@@ -16,6 +16,8 @@ from charlstm.config import TrainingConfig
 from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed
 from charlstm.model.language_model import Params
+from charlstm.training import averaging
+from charlstm.training.averaging import Validations
 from charlstm.training.conductor import Conductor
 from charlstm.training.diagnosing import Diagnostician, block_of
 from charlstm.training.evaluation import Evaluation
@@ -50,6 +52,7 @@ class Progress:
     skipped_in_a_row: int = 0
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
     history: History = dataclasses.field(default_factory=History)
+    validations: Validations = dataclasses.field(default_factory=lambda: Validations(0))
 
 
 @dataclasses.dataclass
@@ -174,14 +177,15 @@ def fit(
         validated: dict[str, float] = {}
         if evaluation_is_due(step, config):
             with goodput.lost_to("evaluation"):
-                validated = validate(state.params, step, actions, console)
+                validated = validate(state.weights, step, actions, console)
+            state = after_validation(state, step, validated, progress, console)
             left_off = not validated
         writer.write(line | validated)
         console.update(step, _summary(line))
         diagnostician.took(seen)
         if validated:
             with goodput.lost_to("evaluation"):
-                diagnostician.validated(step, state.params, validated["valid_bits_per_byte"])
+                diagnostician.validated(step, state.weights, validated["valid_bits_per_byte"])
         # The first sample is still noise: it shows where a run came from.
         is_first = step == config.log_every
         if (
@@ -190,7 +194,7 @@ def fit(
             and (last or is_first or _every(step, config.sample_every))
         ):
             with goodput.lost_to("sampling"):
-                sample = actions.sample(state.params, step)
+                sample = actions.sample(state.weights, step)
             if sample is not None:
                 console.say(sample)
         if step == stop or validated or left_off or _every(step, config.checkpoint_every):
@@ -273,6 +277,21 @@ def _summary(line: dict[str, Any]) -> str:
 def evaluation_is_due(step: int, config: TrainingConfig) -> bool:
     """Whether the state after update `step` is to be validated."""
     return step == config.num_updates or _every(step, config.evaluate_every)
+
+
+def after_validation(
+    state: TrainState,
+    step: int,
+    validated: dict[str, float],
+    progress: Progress,
+    console: Console,
+) -> TrainState:
+    """The state to go on from after a validation: averaging may start with it."""
+    bits = validated.get("valid_bits_per_byte")
+    if bits is None or not progress.validations.take_in(step, bits):
+        return state
+    console.say(f"the validation has stalled: from update {step} on parameters are averaged")
+    return averaging.begin(state, step)
 
 
 def validate(params: Params, step: int, actions: Actions, console: Console) -> dict[str, float]:

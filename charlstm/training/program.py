@@ -1,5 +1,6 @@
 """What a configuration computes: the state it starts from and the compiled dispatch."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,7 +15,9 @@ from charlstm.data.corpus import Alphabet
 from charlstm.data.mapped import release
 from charlstm.data.streams import Streams, resident_bytes
 from charlstm.model import recurrence
+from charlstm.model.dropout import Dropout
 from charlstm.model.language_model import Params
+from charlstm.training.averaging import Averaging
 from charlstm.training.host_windows import HostWindows
 from charlstm.training.layout import Layout
 from charlstm.training.optimizer import make_optimizer, make_schedule
@@ -62,6 +65,7 @@ class Program:
         self._config, self._alphabet, self._mesh = config, alphabet, mesh
         self.optimizer: optax.GradientTransformation = make_optimizer(config.optimizer)
         self.layout = Layout(mesh, config.mesh.shard)
+        self._averaging = Averaging.of(config.optimizer)
         self._initialise = jax.jit(self._initial_state)
 
     def initialise(self, seed: int | jax.Array) -> TrainState:
@@ -77,22 +81,23 @@ class Program:
             seed,
             axis=distributed.DATA_AXIS,
         )
-        return self.layout.store(state)
+        average = self._averaging.start(state.params)
+        return self.layout.store(dataclasses.replace(state, average=average))
 
     def start_from(self, params: Params, state: TrainState) -> TrainState:
         """A new run's state with other weights, which are replicated and stay as they are."""
 
         def replaced(params: Params, state: TrainState) -> TrainState:
-            opt_state = self.optimizer.init(params)
+            opt_state, average = self.optimizer.init(params), self._averaging.start(params)
             return self.layout.store(
-                TrainState(state.step, params, opt_state, state.carry, state.key)
+                TrainState(state.step, params, opt_state, state.carry, state.key, average)
             )
 
         return jax.jit(replaced)(params, state)
 
     def whole(self, params: Params) -> Params:
         """The parameters on every device whole, for sampling."""
-        return jax.jit(self.layout.gather)(params) if self.layout.splits_parameters else params
+        return jax.jit(self.layout.gather)(params) if self.layout.splits_weights else params
 
     def abstract_state(self) -> TrainState:
         """The shapes, dtypes and shardings of the state, and none of its numbers."""
@@ -107,17 +112,24 @@ class Program:
 
     def update(self) -> Update:
         """The pure function of one update."""
-        model, alphabet = self._config.model, self._alphabet
+        model, alphabet, training = self._config.model, self._alphabet, self._config.training
         forward = Forward(
             compute_dtype=dtype_of(model),
             recurrence_name=recurrence_of(model, self._config.mesh.model),
-            dropout=model.dropout,
-            dropout_kind=model.dropout_kind,
+            dropout=Dropout(
+                input=model.input_dropout,
+                between=model.dropout,
+                output=model.output_dropout,
+                weights=model.weight_dropout,
+                kind=model.dropout_kind,
+            ),
             encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
             carry_state=self._config.data.carry_state,
+            activation_regularization=training.activation_regularization,
+            temporal_activation_regularization=training.temporal_activation_regularization,
         )
         schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
-        return make_update(forward, self.optimizer, schedule, self.layout)
+        return make_update(forward, self.optimizer, schedule, self.layout, self._averaging)
 
     def compile(
         self, streams: Streams, text: np.ndarray, state: TrainState, resident: bool | None = None
@@ -214,10 +226,15 @@ def recurrence_of(model: ModelConfig, model_devices: int = 1) -> str:
       model: the network.
       model_devices: how many devices share each layer, `mesh.model`.
     """
-    if model_devices > 1:
-        return "split"
-    return recurrence.resolve(
-        model.recurrence, model.hidden_size, model.wavefront_chunk, model.residuals
+    plain = (
+        "split"
+        if model_devices > 1
+        else recurrence.resolve(
+            model.recurrence, model.hidden_size, model.wavefront_chunk, model.residuals
+        )
+    )
+    return recurrence.with_structure(
+        plain, layer_norm=model.layer_norm, connections=model.connections
     )
 
 

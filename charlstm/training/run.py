@@ -27,15 +27,23 @@ from charlstm.training import memory
 from charlstm.training.about import FILE as ABOUT_FILE
 from charlstm.training.about import about, versions
 from charlstm.training.actions import make_actions
+from charlstm.training.averaging import Validations
 from charlstm.training.checkpoint import Checkpoints
 from charlstm.training.conductor import Conductor, Pace
-from charlstm.training.continuing import read_weights, require_same_run
+from charlstm.training.continuing import read_weights, require_same_run, sized
 from charlstm.training.diagnosing import Diagnostician, make_probe, setting_of
 from charlstm.training.goodput import Goodput, process_began
 from charlstm.training.history import History
 from charlstm.training.input import load_shared_corpus
 from charlstm.training.introduction import describe_shardings, introduce
-from charlstm.training.loop import Progress, ended, evaluation_is_due, fit, validate
+from charlstm.training.loop import (
+    Progress,
+    after_validation,
+    ended,
+    evaluation_is_due,
+    fit,
+    validate,
+)
 from charlstm.training.metrics import Clock, Console, make_console, make_metrics_file
 from charlstm.training.profile import Profile
 from charlstm.training.program import CompiledDispatch, Program, dtype_of, recurrence_of
@@ -90,19 +98,27 @@ def train(
 
     with jax.set_mesh(mesh):
         # State: new, from another model's weights, or as this run left it.
-        program = Program(config, alphabet, mesh)
         checkpoints = Checkpoints(folder, config.training.keep_last, config.training.keep_every)
-        progress = Progress(Clock(), goodput=goodput)
         step = checkpoints.latest_step()
-        if step is not None:
-            metadata = checkpoints.metadata(step)
+        metadata = None if step is None else checkpoints.metadata(step)
+        config = sized(config, alphabet, None if metadata is None else metadata.config)
+        program = Program(config, alphabet, mesh)
+        progress = Progress(Clock(), goodput=goodput, validations=Validations.of(config.optimizer))
+        if step is not None and metadata is not None:
             require_same_run(folder, metadata, config, corpus)
             with goodput.lost_to("restore"):
                 state = checkpoints.restore(step, program.abstract_state())
             goodput.goes_on_from(metadata.clock.get("goodput", {}))
             clock = Clock(metadata.clock["seconds"])
             history = History.from_json(metadata.clock.get("diagnosis", {}))
-            progress = Progress(clock, metadata.clock["skipped"], goodput=goodput, history=history)
+            validations = Validations.of(config.optimizer, metadata.clock.get("validations"))
+            progress = Progress(
+                clock,
+                metadata.clock["skipped"],
+                goodput=goodput,
+                history=history,
+                validations=validations,
+            )
             logging.info("going on from update %d of %s", step, folder)
         else:
             start = None if init_from is None else read_weights(init_from, config, alphabet, mesh)
@@ -115,7 +131,7 @@ def train(
         stop = min(stop_after or config.training.num_updates, config.training.num_updates)
         first_step = step or 0
         # A run that had to end in the midst of an evaluation makes up for it.
-        made_up = step is None or bool(metadata.metrics) or step > stop
+        made_up = metadata is None or bool(metadata.metrics) or first_step > stop
         made_up = made_up or not evaluation_is_due(first_step, config.training)
         if first_step >= stop and made_up:
             logging.info("nothing to do: %s is at update %d of %d", folder, first_step, stop)
@@ -181,17 +197,21 @@ def train(
         goodput.started()
         try:
             with jax.transfer_guard("disallow"):
+                validated: dict[str, float] = {}
                 if not made_up:
                     with goodput.lost_to("evaluation"):
-                        validated = validate(state.params, first_step, actions, console)
+                        validated = validate(state.weights, first_step, actions, console)
                     if not validated:
                         raise ended(first_step, watch.code if watch and watch.code else EXIT_SAVED)
                     writer.amend({"step": first_step} | validated)
                     bits = validated["valid_bits_per_byte"]
-                    diagnostician.validated(first_step, state.params, bits)
+                    diagnostician.validated(first_step, state.weights, bits)
                     if coordination.is_first():
                         remembered = progress.history.to_json()
                         checkpoints.add_metrics(first_step, validated, remembered)
+                elif metadata is not None:
+                    validated = metadata.metrics
+                state = after_validation(state, first_step, validated, progress, console)
                 fit(
                     state,
                     dispatch,

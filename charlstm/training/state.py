@@ -23,6 +23,26 @@ class TrainState:
     opt_state: Any  # optax's own
     carry: Carry  # {"h", "c"} [L, B, H] float32
     key: jax.Array  # uint32 [2], the seed of all randomness of the run; never changes
+    # See `averaging`; empty without it.
+    average: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def weights(self) -> Params:
+        """What the model is to be judged and used by: the average if there is one."""
+        return self.average["params"] if self.average else self.params
+
+
+def init_params(key: jax.Array, model: ModelConfig, alphabet_size: int) -> Params:
+    """The parameters of a configured network before the first update, float32."""
+    return language_model.init_params(
+        key,
+        alphabet_size=alphabet_size,
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        forget_bias=model.forget_bias,
+        embedding_size=model.embedding_size,
+        layer_norm=model.layer_norm,
+    )
 
 
 def init_state(
@@ -45,13 +65,7 @@ def init_state(
     """
     key = jax.random.key(seed)
     init_key, train_key = jax.random.split(key)
-    params = language_model.init_params(
-        init_key,
-        alphabet_size=alphabet_size,
-        num_layers=model.num_layers,
-        hidden_size=model.hidden_size,
-        forget_bias=model.forget_bias,
-    )
+    params = init_params(init_key, model, alphabet_size)
     return TrainState(
         step=jnp.int32(0),
         params=params,

@@ -10,8 +10,10 @@ import optax
 
 from charlstm.data.streams import Streams
 from charlstm.model import language_model
+from charlstm.model.dropout import Dropout
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry
+from charlstm.training.averaging import Averaging
 from charlstm.training.layout import Layout
 from charlstm.training.state import TrainState
 
@@ -32,15 +34,18 @@ class Forward:
 
     compute_dtype: Any
     recurrence_name: str
-    dropout: float
-    dropout_kind: str
+    dropout: Dropout
     encode_table: jax.Array | None  # uint8 [256], byte → symbol; None: bytes are the symbols
     carry_state: bool = True  # False: the state is zero before every window
+    # α on the mean square of what the head reads, after dropout; β on that of the differences from
+    # step to step of what it reads, before dropout (Merity, McCann & Socher 2017).
+    activation_regularization: float = 0.0
+    temporal_activation_regularization: float = 0.0
 
     def loss(
         self, params: Params, carry: Carry, window: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, Carry]]:
-        """The mean nats of a window's next bytes.
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Carry]]:
+        """What is to become small: the mean nats of a window's next bytes, and regularisation.
 
         Args:
           params: float32.
@@ -49,30 +54,39 @@ class Forward:
           key: a key of this window's own, for dropout.
 
         Returns:
-          The loss, and (accuracy, carry after the window).
+          The loss, and (nats alone, accuracy, carry after the window).
         """
         if not self.carry_state:
             carry = {"h": jnp.zeros_like(carry["h"]), "c": jnp.zeros_like(carry["c"])}
         symbols = window if self.encode_table is None else encode(self.encode_table, window)
         inputs, targets = symbols[:-1], symbols[1:]
-        num_layers, _, hidden_size = carry["h"].shape
-        masks = language_model.dropout_masks(
-            key,
-            self.dropout,
-            self.dropout_kind,
-            (num_layers, *inputs.shape, hidden_size),
-            axis=jax.typeof(carry["h"]).sharding.spec[1],
-        )
-        logits, carry = language_model.apply(
+        axis = jax.typeof(carry["h"]).sharding.spec[1]
+        dropped = self.dropout.draw(key, params, inputs, axis)
+        outputs, carry = language_model.outputs_of(
             params,
             carry,
             inputs,
-            masks,
+            dropped,
             compute_dtype=self.compute_dtype,
             recurrence_name=self.recurrence_name,
         )
+        read = outputs
+        if dropped is not None and dropped.output is not None:
+            read = outputs * dropped.output.astype(outputs.dtype)
+        logits = language_model.logits_of(params, read)
         nats, correct = language_model.next_symbol_nats(logits, targets)
-        return jnp.mean(nats), (jnp.mean(correct.astype(jnp.float32)), carry)
+        mean, accuracy = jnp.mean(nats), jnp.mean(correct.astype(jnp.float32))
+        return self._regularized(mean, outputs, read), (mean, accuracy, carry)
+
+    def _regularized(self, loss: jax.Array, outputs: jax.Array, read: jax.Array) -> jax.Array:
+        """The loss with what outputs [T, B, H], and what the head reads of them, add to it."""
+        if self.activation_regularization:
+            squares = jnp.square(read.astype(jnp.float32))
+            loss = loss + self.activation_regularization * jnp.mean(squares)
+        if self.temporal_activation_regularization:
+            steps = jnp.diff(outputs.astype(jnp.float32), axis=0)
+            loss = loss + self.temporal_activation_regularization * jnp.mean(jnp.square(steps))
+        return loss
 
 
 def encode(table: jax.Array, text: jax.Array) -> jax.Array:
@@ -87,16 +101,18 @@ def make_update(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     layout: Layout | None = None,
+    averaging: Averaging = Averaging("none", 0.0),  # noqa: B008, it is frozen
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, UpdateMetrics]]:
     """The pure function (state, window [T+1, B]) → (state, metrics) of one update.
 
     An update whose loss or gradient is not finite changes nothing but the step: parameters,
-    optimizer state and carry stay as they were.
+    optimizer state, average and carry stay as they were.
 
     Args:
       forward: the network.
       optimizer, schedule: turn gradients into changes.
       layout: how parameters and optimizer state are shared out among devices; None: not at all.
+      averaging: how the state's average follows the parameters.
     """
     gather = (lambda params: params) if layout is None else layout.for_computing
     share = (lambda tree: tree) if layout is None else layout.for_optimizer
@@ -104,7 +120,7 @@ def make_update(
 
     def update(state: TrainState, window: jax.Array) -> tuple[TrainState, UpdateMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        (nats, (accuracy, carry)), gradients = jax.value_and_grad(forward.loss, has_aux=True)(
+        (_, (nats, accuracy, carry)), gradients = jax.value_and_grad(forward.loss, has_aux=True)(
             gather(state.params), state.carry, window, key
         )
         gradients, shares = share(gradients), share(state.params)
@@ -112,16 +128,18 @@ def make_update(
         finite = jnp.isfinite(nats) & jnp.isfinite(norm)
         rate = schedule(state.step)
 
-        def changed(before: tuple[Params, Any, Carry]) -> tuple[Params, Any, Carry]:
-            _, opt_state, _ = before
+        def changed(before: tuple[Params, Any, Carry, Any]) -> tuple[Params, Any, Carry, Any]:
+            _, opt_state, _, average = before
             direction, opt_state = optimizer.update(gradients, opt_state, shares)
             moved = jax.tree.map(lambda p, d: p - rate * d, shares, direction)
-            return keep(moved), opt_state, carry
+            average = averaging.follow(average, moved, state.step)
+            return keep(moved), opt_state, carry, average
 
-        before = (state.params, state.opt_state, state.carry)
-        params, opt_state, carry_after = _if(finite, changed, before)
+        before = (state.params, state.opt_state, state.carry, state.average)
+        params, opt_state, carry_after, average = _if(finite, changed, before)
         metrics = UpdateMetrics(nats, accuracy, norm, rate, 1.0 - finite.astype(jnp.float32))
-        return TrainState(state.step + 1, params, opt_state, carry_after, state.key), metrics
+        after = TrainState(state.step + 1, params, opt_state, carry_after, state.key, average)
+        return after, metrics
 
     return update
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from charlstm.model import language_model
+from charlstm.model.dropout import Dropped
 
 RELATIVE = 1e-5
 SCANS = ["scan", "scan_columns", "scan_recompute"]
@@ -20,9 +21,15 @@ def loss_and_gradients(
     params, carry, inputs, targets, masks=None, compute_dtype=jnp.float32, name="scan"
 ):
     def loss(params):
-        logits, after = language_model.apply(
-            params, carry, inputs, masks, compute_dtype=compute_dtype, recurrence_name=name
+        outputs, after = language_model.outputs_of(
+            params,
+            carry,
+            inputs,
+            None if masks is None else Dropped(between=masks),
+            compute_dtype=compute_dtype,
+            recurrence_name=name,
         )
+        logits = language_model.logits_of(params, outputs)
         return jnp.mean(language_model.next_symbol_nats(logits, targets)[0]), after
 
     (value, after), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -164,15 +171,19 @@ def test_initial_weights_have_the_deviations_that_the_gain_says():
         np.testing.assert_allclose(gate @ gate.T, np.eye(64), atol=1e-5)
 
 
-def test_dropout_masks_drop_the_rate_and_keep_the_mean():
-    shape = (3, 50, 20, 64)
-    masks = language_model.dropout_masks(jax.random.key(0), 0.3, "standard", shape)
-    assert masks.shape == (2, 50, 20, 64)
-    assert set(np.unique(masks).round(4)) == {0.0, np.float32(1 / 0.7).round(4)}
-    np.testing.assert_allclose(np.mean(masks == 0), 0.3, atol=5e-3)
-    locked = language_model.dropout_masks(jax.random.key(0), 0.3, "locked", shape)
-    assert locked.shape == (2, 1, 20, 64)
-    assert language_model.dropout_masks(jax.random.key(0), 0.0, "standard", shape) is None
+@pytest.mark.parametrize("embedding_size", [0, 24])
+def test_symbols_drive_the_gates_as_much_through_an_embedding(embedding_size):
+    params = language_model.init_params(
+        jax.random.key(2),
+        alphabet_size=256,
+        num_layers=1,
+        hidden_size=64,
+        forget_bias=1.0,
+        embedding_size=embedding_size,
+    )
+    table = language_model.layers_of(params)[0]["weight_ih"]
+    assert table.shape == (256, 256)
+    np.testing.assert_allclose(jnp.std(table), language_model.INIT_GAIN, rtol=0.05)
 
 
 def test_next_symbol_nats_and_hits():

@@ -11,6 +11,7 @@ import pytest
 from charlstm import distributed
 from charlstm.config import ModelConfig, OptimizerConfig
 from charlstm.data.streams import Streams
+from charlstm.model.dropout import Dropout
 from charlstm.training.optimizer import make_optimizer, make_schedule
 from charlstm.training.program import compile_dispatch
 from charlstm.training.state import init_state
@@ -28,8 +29,7 @@ def make(dropout=0.0, optimizer=OPTIMIZER, axis=None, carry_state=True):
     forward = Forward(
         compute_dtype=jnp.float32,
         recurrence_name="scan",
-        dropout=dropout,
-        dropout_kind="standard",
+        dropout=Dropout(between=dropout),
         encode_table=None,
         carry_state=carry_state,
     )

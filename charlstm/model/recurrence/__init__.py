@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypedDict
 
 import jax
 
+from charlstm.model.recurrence.connected import connected_stack
 from charlstm.model.recurrence.cudnn import cudnn_stack
+from charlstm.model.recurrence.layer_norm import layer_norm_stack
 from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.scan_columns import scan_columns_stack
@@ -30,7 +32,7 @@ class Recurrence(Protocol):
     def __call__(
         self,
         layers: list[dict[str, jax.Array]],
-        symbols: jax.Array,
+        inputs: jax.Array,
         carry: Carry,
         masks: jax.Array | None,
         compute_dtype: Any,
@@ -38,16 +40,18 @@ class Recurrence(Protocol):
         """Runs a window through the stack.
 
         Args:
-          layers: from the bottom up, `weight_ih` [V, 4H] in the first and [H, 4H] in the others,
+          layers: from the bottom up, `weight_ih` [F, 4H] in the first and [H, 4H] in the others,
             `weight_hh` [H, 4H] and `bias` [4H]; float32.
-          symbols: [T, B], integers below V: the first layer's inputs, one-hot.
+          inputs: the first layer's, [T, B, F] in the compute dtype; or [T, B], integers below F,
+            which stand for one-hot vectors and look up rows of `weight_ih`.
           carry: the state before the window.
           masks: [L-1, T, B, H] or [L-1, 1, B, H], factors on what layer l passes to layer l+1
             (0 where dropped, 1/(1-dropout) elsewhere); None drops nothing.
           compute_dtype: of the products' inputs and of the saved activations.
 
         Returns:
-          The top layer's outputs [T, B, H] in the compute dtype, and the carry after the window.
+          What the head reads, [T, B, H] in the compute dtype: of a plain stack the top layer's
+          outputs; and the carry after the window.
         """
 
 
@@ -59,6 +63,7 @@ _RECURRENCES: dict[str, Recurrence] = {
     "pallas_tpu": pallas_tpu_stack,
     "cudnn": cudnn_stack,
     "split": split_stack,
+    "layer_norm": layer_norm_stack,
 }
 
 # From this hidden size on, a CPU is faster with streams as columns (benchmarks/README.md).
@@ -82,9 +87,23 @@ def resolve(name: str, hidden_size: int, wavefront_chunk: int, residuals: str = 
     return "scan_columns" if jax.default_backend() == "cpu" and wide else "scan"
 
 
+def with_structure(name: str, *, layer_norm: bool, connections: str) -> str:
+    """The full name of what runs a network with normalisation or connections past its layers.
+
+    Args:
+      name: the full name of the recurrence for a plain stack.
+      layer_norm: whether the layers normalise: that takes a recurrence of its own.
+      connections: `plain`, `residual` or `skip`; of the latter two the full name is `scan+skip`.
+    """
+    name = "layer_norm" if layer_norm else name
+    return name if connections == "plain" else f"{name}+{connections}"
+
+
 def get(name: str) -> Recurrence:
     """The recurrence of a full name, see `resolve`; without a chunk size, the default one."""
+    name, _, connections = name.partition("+")
     kind, _, chunk_size = name.partition("/")
-    if kind == "wavefront" and chunk_size:
-        return partial(wavefront_stack, chunk_size=int(chunk_size))
-    return _RECURRENCES[kind]
+    run = _RECURRENCES[kind]
+    if chunk_size:
+        run = partial(wavefront_stack, chunk_size=int(chunk_size))
+    return partial(connected_stack, run=run, connections=connections) if connections else run

@@ -3,8 +3,8 @@
 `jax.experimental.rnn` is float32 (TF32 in the products, unless `jax_default_matmul_precision` says
 otherwise) and has no dropout masks that could be given to it.
 
-cuDNN multiplies the input of its first layer with a weight, and here that is a look-up. So the
-first layer of the stack is a scan, and cuDNN runs the layers above, whose inputs are dense.
+cuDNN multiplies the input of its first layer with a weight, and of symbols that is a look-up. So a
+first layer that reads symbols is a scan, and cuDNN runs the layers above, whose inputs are dense.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from charlstm.sharding import dimension
 
 def cudnn_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -30,11 +30,15 @@ def cudnn_stack(
     Raises:
       UserError: no NVIDIA GPU, a single layer, dropout, or a compute dtype other than float32.
     """
-    _check(len(layers), masks, compute_dtype)
+    looks_up = inputs.ndim == 2
+    _check(len(layers) - looks_up, masks, compute_dtype)
+    if not looks_up:
+        outputs, h, c = _run_dense(pack(layers), inputs, carry["h"], carry["c"])
+        return outputs, {"h": h, "c": c}
     lower = {name: state[:1] for name, state in carry.items()}
     upper = {name: state[1:] for name, state in carry.items()}
-    outputs, lower = scan_stack(layers[:1], symbols, lower, None, compute_dtype)
-    outputs, h, c = _run_upper(pack(layers[1:]), outputs, upper["h"], upper["c"])
+    outputs, lower = scan_stack(layers[:1], inputs, lower, None, compute_dtype)
+    outputs, h, c = _run_dense(pack(layers[1:]), outputs, upper["h"], upper["c"])
     after = {
         "h": jnp.concatenate([lower["h"], h]),
         "c": jnp.concatenate([lower["c"], c]),
@@ -42,7 +46,7 @@ def cudnn_stack(
     return outputs, after
 
 
-def _check(num_layers: int, masks: jax.Array | None, compute_dtype: Any) -> None:
+def _check(num_dense: int, masks: jax.Array | None, compute_dtype: Any) -> None:
     if not _has_nvidia_gpu():
         raise UserError(
             f"model.recurrence=cudnn needs an NVIDIA GPU, and jax runs on "
@@ -59,7 +63,7 @@ def _check(num_layers: int, masks: jax.Array | None, compute_dtype: Any) -> None
             "model.recurrence=cudnn cannot drop values between layers: set model.dropout=0 or "
             "model.recurrence=scan"
         )
-    if num_layers == 1:
+    if num_dense == 0:
         raise UserError(
             "model.recurrence=cudnn runs the layers above the first, and model.num_layers=1 has "
             "none: set model.recurrence=scan"
@@ -77,7 +81,8 @@ def pack(layers: list[dict[str, jax.Array]]) -> jax.Array:
     i, f, g, o, then the biases; cuDNN adds two of them, so the second is zero.
 
     Args:
-      layers: from the bottom up, `weight_ih` [H, 4H], `weight_hh` [H, 4H] and `bias` [4H].
+      layers: from the bottom up, `weight_ih` [F, 4H] in the first of them and [H, 4H] in the
+        others, `weight_hh` [H, 4H] and `bias` [4H].
     """
     pieces = []
     for layer in layers:
@@ -87,20 +92,21 @@ def pack(layers: list[dict[str, jax.Array]]) -> jax.Array:
     return jnp.concatenate(pieces)
 
 
-def _run_upper(
+def _run_dense(
     weights: jax.Array, inputs: jax.Array, h: jax.Array, c: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The layers left to cuDNN: outputs [T, B, H] of inputs [T, B, H], and h, c [L-1, B, H]."""
+    """N layers left to cuDNN: outputs [T, B, H] of inputs [T, B, F], and h, c [N, B, H]."""
 
     def run(weights: jax.Array, inputs: jax.Array, h: jax.Array, c: jax.Array) -> Any:
-        window, streams, hidden_size = inputs.shape
+        window, streams, input_size = inputs.shape
+        hidden_size = h.shape[2]
         outputs, h, c = rnn.lstm(
             jnp.swapaxes(inputs, 0, 1),
             h,
             c,
             weights,
             jnp.full(streams, window, jnp.int32),
-            hidden_size,
+            input_size,
             hidden_size,
             h.shape[0],
             0.0,

@@ -1,4 +1,4 @@
-"""The first layer's input: a one-hot byte times a matrix is the look-up of a row."""
+"""A one-hot symbol times a matrix is the look-up of a row; its gradient."""
 
 from typing import Any
 
@@ -6,24 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.sharding import dimension, specify
-
-
-def look_up_first(
-    layers: list[dict[str, jax.Array]], symbols: jax.Array, compute_dtype: Any
-) -> jax.Array:
-    """The input's share of the first layer's pre-activations, bias included.
-
-    Args:
-      layers: from the bottom up; of the first, `weight_ih` [V, 4H] and `bias` [4H].
-      symbols: [T, B], integers below V.
-      compute_dtype: of the result.
-
-    Returns:
-      [T, B, 4H] in the compute dtype.
-    """
-    # The bias is folded into the V rows of the table: T·B additions fewer.
-    table = layers[0]["weight_ih"] + layers[0]["bias"]
-    return look_up(table.astype(compute_dtype), symbols)
 
 
 @jax.custom_vjp

@@ -17,9 +17,8 @@ from jax.experimental import pallas as pl
 
 from charlstm.errors import UserError
 from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.look_up import look_up_first
 from charlstm.model.recurrence.pallas_walk import LANES, Walk
-from charlstm.model.recurrence.stack import run_layers
+from charlstm.model.recurrence.stack import project_first, run_layers
 from charlstm.sharding import dimension, specify
 
 NUM_FACTORS = len(gates.Factors._fields)
@@ -27,7 +26,7 @@ NUM_FACTORS = len(gates.Factors._fields)
 
 def pallas_tpu_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -51,7 +50,7 @@ def pallas_tpu_stack(
             f"of {LANES}: change it, or set model.recurrence=scan"
         )
     layer = partial(pallas_tpu_layer, interpret)
-    projection = look_up_first(layers, symbols, compute_dtype)
+    projection = project_first(layers, inputs, compute_dtype)
     return run_layers(layer, layers, projection, carry, masks, compute_dtype)
 
 

@@ -16,20 +16,19 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.look_up import look_up_first
-from charlstm.model.recurrence.stack import run_layers
+from charlstm.model.recurrence.stack import project_first, run_layers
 from charlstm.sharding import dimension, specify
 
 
 def scan_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
 ) -> tuple[jax.Array, Any]:
     """Runs a window through the stack; see `Recurrence` for arguments and result."""
-    projection = look_up_first(layers, symbols, compute_dtype)
+    projection = project_first(layers, inputs, compute_dtype)
     return run_layers(scan_layer, layers, projection, carry, masks, compute_dtype)
 
 

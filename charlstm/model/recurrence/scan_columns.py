@@ -27,19 +27,20 @@ from charlstm.sharding import dimension, specify
 
 def scan_columns_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
 ) -> tuple[jax.Array, Any]:
     """Runs a window through the stack; see `Recurrence` for arguments and result."""
     h_last, c_last = [], []
-    inputs = symbols.astype(jnp.int32)
+    looks_up = inputs.ndim == 2
+    inputs = inputs.astype(jnp.int32) if looks_up else inputs.transpose(2, 0, 1)
     for index, layer in enumerate(layers):
         state = carry["h"][index].T, carry["c"][index].T
         if index > 0 and masks is not None:
             inputs = inputs * masks[index - 1].astype(compute_dtype).transpose(2, 0, 1)
-        run = first_layer if index == 0 else upper_layer
+        run = first_layer if index == 0 and looks_up else upper_layer
         weights = layer["weight_ih"], layer["weight_hh"], layer["bias"]
         inputs, h, c = run(compute_dtype, inputs, *weights, *state)
         h_last.append(h.T)
@@ -57,7 +58,7 @@ def first_layer(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Runs a window through the first layer.
+    """Runs a window through a first layer that reads symbols.
 
     Args:
       compute_dtype: of the product's inputs and of what is saved for the gradient.
@@ -119,7 +120,7 @@ def upper_layer(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Runs a window through a layer above the first.
+    """Runs a window through a layer that reads floats: the first of them, or one above another.
 
     Args:
       compute_dtype: of the products' inputs and of what is saved for the gradient.

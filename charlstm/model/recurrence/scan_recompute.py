@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.look_up import look_up
 from charlstm.model.recurrence.scan import backward_loop, before, weight_gradient
-from charlstm.model.recurrence.stack import project
+from charlstm.model.recurrence.stack import project_inputs
 
 # Time steps that are made again at once: enough for large products, few to be kept.
 LARGEST_CHUNK = 32
@@ -23,14 +22,13 @@ LARGEST_CHUNK = 32
 
 def scan_recompute_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
 ) -> tuple[jax.Array, Any]:
     """Runs a window through the stack; see `Recurrence` for arguments and result."""
     h_last, c_last = [], []
-    inputs = symbols
     for index, layer in enumerate(layers):
         if index > 0 and masks is not None:
             inputs = inputs * masks[index - 1].astype(compute_dtype)
@@ -69,15 +67,6 @@ def recomputing_layer(
     return _forward(compute_dtype, inputs, weight_ih, bias, weight_hh, h, c)[0]
 
 
-def _projection(
-    compute_dtype: Any, inputs: jax.Array, weight_ih: jax.Array, bias: jax.Array
-) -> jax.Array:
-    """The input's share of the pre-activations, [T, B, 4H]."""
-    if inputs.ndim == 2:
-        return look_up((weight_ih + bias).astype(compute_dtype), inputs)
-    return project(compute_dtype, inputs, weight_ih, bias)
-
-
 def _forward(
     compute_dtype: Any,
     inputs: jax.Array,
@@ -95,7 +84,7 @@ def _forward(
         h, c, _ = gates.forward(z, c, axis=-1)
         return (h, c), (h.astype(compute_dtype), c)
 
-    projection = _projection(compute_dtype, inputs, weight_ih, bias)
+    projection = project_inputs(compute_dtype, inputs, weight_ih, bias)
     (h_last, c_last), (outputs, cells) = jax.lax.scan(step, (h, c), projection)
     # Cell states stay float32: the gradient is that of the numbers that were computed.
     kept = (inputs, weight_ih, bias, weight_hh, h, c, outputs, cells)
@@ -115,7 +104,7 @@ def _backward(
 
     def run_chunk(state: tuple[jax.Array, jax.Array], kept: tuple[jax.Array, ...]) -> Any:
         inputs, before_outputs, before_cells, d_outputs = kept
-        projection = _projection(compute_dtype, inputs, weight_ih, bias)
+        projection = project_inputs(compute_dtype, inputs, weight_ih, bias)
         z = projection.astype(jnp.float32) + _times(before_outputs, weight)
         factors = gates.forward(z, before_cells, axis=-1)[2]
         factors = jax.tree.map(lambda factor: factor.astype(compute_dtype), factors)
@@ -128,10 +117,10 @@ def _backward(
     (dh, dc), dz = jax.lax.scan(run_chunk, (dh_last, dc_last), chunks, reverse=True)
     dz = dz.reshape(length, *dz.shape[2:])
     if inputs.ndim == 2:  # symbols have no gradient
-        project_these = partial(_projection, compute_dtype, inputs)
+        project_these = partial(project_inputs, compute_dtype, inputs)
         of_inputs: Any = (None, *jax.vjp(project_these, weight_ih, bias)[1](dz))
     else:
-        of_inputs = jax.vjp(partial(_projection, compute_dtype), inputs, weight_ih, bias)[1](dz)
+        of_inputs = jax.vjp(partial(project_inputs, compute_dtype), inputs, weight_ih, bias)[1](dz)
     return *of_inputs, weight_gradient(before_outputs, dz, weight_hh), dh, dc
 
 

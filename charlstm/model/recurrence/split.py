@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from charlstm.distributed import DATA_AXIS, MODEL_AXIS
 from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.look_up import look_up_first
+from charlstm.model.recurrence.stack import project_inputs
 
 # How arrays lie over the mesh; U is the hidden units, split.
-_WEIGHT = jax.P(None, None, MODEL_AXIS)  # [H, 4, U]
+_WEIGHT = jax.P(None, None, MODEL_AXIS)  # [F, 4, U]
 _STATE = jax.P(DATA_AXIS, MODEL_AXIS)  # [B, U]
 _OUTPUTS = jax.P(None, DATA_AXIS, MODEL_AXIS)  # [T, B, U]
 _PROJECTION = jax.P(None, DATA_AXIS, None, MODEL_AXIS)  # [T, B, 4, U]
@@ -26,7 +26,7 @@ _FACTORS: Any = gates.Factors(*[_OUTPUTS] * len(gates.Factors._fields))  # type:
 
 def split_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -35,11 +35,7 @@ def split_stack(
 
     A mesh with the axes `data` and `model` must be in force, with explicit axes.
     """
-    window_length, batch = symbols.shape
-    hidden_size = layers[0]["weight_hh"].shape[0]
-    projection = look_up_first(layers, symbols, compute_dtype)
-    projection = projection.reshape(window_length, batch, 4, hidden_size)
-    projection = jax.reshard(projection, _PROJECTION)
+    projection = _project_inputs(compute_dtype, inputs, layers[0])
     h_last, c_last = [], []
     for index, layer in enumerate(layers):
         outputs, h, c = split_layer(
@@ -53,25 +49,34 @@ def split_stack(
         c_last.append(c)
         gathered = jax.reshard(outputs, _GATHERED)
         if index + 1 < len(layers):
-            above = layers[index + 1]
             passed = gathered if masks is None else gathered * masks[index].astype(compute_dtype)
-            bias = jax.reshard(above["bias"].reshape(4, hidden_size), jax.P(None, MODEL_AXIS))
-            projection = _project(compute_dtype, passed, _by_unit(above["weight_ih"]), bias)
+            projection = _project_inputs(compute_dtype, passed, layers[index + 1])
     after = {"h": jnp.stack(h_last), "c": jnp.stack(c_last)}
     return gathered, {name: jax.reshard(state, _GATHERED) for name, state in after.items()}
 
 
+def _project_inputs(
+    compute_dtype: Any, inputs: jax.Array, layer: dict[str, jax.Array]
+) -> jax.Array:
+    """The input's share of a layer's pre-activations, [T, B, 4, U]; see `stack.project_inputs`."""
+    if inputs.ndim == 3:
+        bias = jax.reshard(layer["bias"].reshape(4, -1), jax.P(None, MODEL_AXIS))
+        return _project(compute_dtype, inputs, _by_unit(layer["weight_ih"]), bias)
+    # Rows are looked up whole: a table is small beside the other weights.
+    rows = project_inputs(compute_dtype, inputs, layer["weight_ih"], layer["bias"])
+    return jax.reshard(rows.reshape(*inputs.shape, 4, -1), _PROJECTION)
+
+
 def _by_unit(weight: jax.Array) -> jax.Array:
-    """A weight [H, 4H], however it is split, as [H, 4, U]."""
-    hidden_size = weight.shape[0]
-    return jax.reshard(weight.reshape(hidden_size, 4, hidden_size), _WEIGHT)
+    """A weight [F, 4H], however it is split, as [F, 4, U]."""
+    return jax.reshard(weight.reshape(weight.shape[0], 4, -1), _WEIGHT)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _project(
     compute_dtype: Any, inputs: jax.Array, weight: jax.Array, bias: jax.Array
 ) -> jax.Array:
-    """`inputs` [T, B, H] · `weight` [H, 4, U] + `bias` [4, U]: [T, B, 4, U] in the compute dtype.
+    """`inputs` [T, B, F] · `weight` [F, 4, U] + `bias` [4, U]: [T, B, 4, U] in the compute dtype.
 
     The gradient is written by hand to keep its products in the compute dtype, see `stack.project`.
     """

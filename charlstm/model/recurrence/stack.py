@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from charlstm.model.recurrence.look_up import look_up
 from charlstm.sharding import dimension, specify
 
 
@@ -58,6 +59,33 @@ def run_layers(
             passed = outputs if masks is None else outputs * masks[index].astype(compute_dtype)
             projection = project(compute_dtype, passed, above["weight_ih"], above["bias"])
     return outputs, {"h": jnp.stack(h_last), "c": jnp.stack(c_last)}
+
+
+def project_inputs(
+    compute_dtype: Any, inputs: jax.Array, weight_ih: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """The input's share of a layer's pre-activations, bias included.
+
+    Args:
+      compute_dtype: of the product's inputs and of the result.
+      inputs: symbols [T, B], which look up rows of `weight_ih`, or [T, B, F] in the compute dtype.
+      weight_ih: [V, 4H] or [F, 4H] float32.
+      bias: [4H] float32.
+
+    Returns:
+      [T, B, 4H] in the compute dtype.
+    """
+    if inputs.ndim == 3:
+        return project(compute_dtype, inputs, weight_ih, bias)
+    # The bias is folded into the V rows of the table: T·B additions fewer.
+    return look_up((weight_ih + bias).astype(compute_dtype), inputs)
+
+
+def project_first(
+    layers: list[dict[str, jax.Array]], inputs: jax.Array, compute_dtype: Any
+) -> jax.Array:
+    """`project_inputs` of the lowest layer of a stack."""
+    return project_inputs(compute_dtype, inputs, layers[0]["weight_ih"], layers[0]["bias"])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

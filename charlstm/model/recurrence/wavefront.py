@@ -25,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.look_up import look_up_first
 from charlstm.model.recurrence.scan import scan_stack
+from charlstm.model.recurrence.stack import project_first
 from charlstm.sharding import dimension, specify
 
 
 def wavefront_stack(
     layers: list[dict[str, jax.Array]],
-    symbols: jax.Array,
+    inputs: jax.Array,
     carry: Any,
     masks: jax.Array | None,
     compute_dtype: Any,
@@ -46,10 +46,10 @@ def wavefront_stack(
     Args:
       chunk_size: the largest number of time steps in a chunk; chunks are made equally long.
     """
-    length = symbols.shape[0]
+    length = inputs.shape[0]
     if len(layers) == 1 or length <= chunk_size:
-        return scan_stack(layers, symbols, carry, masks, compute_dtype)
-    projection = look_up_first(layers, symbols, compute_dtype)
+        return scan_stack(layers, inputs, carry, masks, compute_dtype)
+    projection = project_first(layers, inputs, compute_dtype)
     upper = layers[1:]
     weights = _Weights(
         jnp.stack([layer["weight_hh"] for layer in layers]),

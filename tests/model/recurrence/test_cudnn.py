@@ -43,6 +43,11 @@ def test_weights_states_and_gradients_reach_cudnn_as_documented(pretended, num_l
     checks.assert_agrees_with_scan(cudnn_stack, case)
 
 
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_a_first_layer_that_reads_floats_is_left_to_cudnn_as_well(pretended, num_layers):
+    checks.assert_reads_floats(cudnn_stack, num_layers, with_masks=False)
+
+
 def test_packed_weights_are_as_many_and_as_laid_out_as_the_library_says():
     params, *_ = reference.random_case(2, num_layers=3)
     upper = [checks.float32(params["layers"][index]) for index in ("1", "2")]

@@ -14,7 +14,8 @@ import jax, json, sys
 jax.config.update("jax_num_cpu_devices", 4)
 import jax.numpy as jnp, numpy as np
 import lstm_reference as reference
-from recurrence_checks import assert_close, float32, loss_and_gradients, random_masks
+from recurrence_checks import assert_close, assert_reads_floats, float32
+from recurrence_checks import loss_and_gradients, random_masks
 from charlstm import distributed
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.split import split_stack
@@ -48,6 +49,7 @@ for data, model, all_steps in (2, 2, (9,)), (1, 4, (1,)):
         arguments = (*arguments, jnp.bfloat16, 0.1)
         wanted = loss_and_gradients(scan_stack, *arguments)
         assert_close(loss_and_gradients(split_stack, *arguments), wanted, 2e-2)
+        assert_reads_floats(split_stack, 2, put=lambda tree, axis: on(mesh, tree, axis))
     print("agrees", data, model)
 """
 
