@@ -15,7 +15,7 @@ from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 def get_config() -> Config:
     """The configuration."""
     return Config(
-        model=ModelConfig(num_layers=3, hidden_size=680),
+        model=ModelConfig(num_layers=3, parameter_budget=10e6),
         data=DataConfig(
             corpus="linux/linux-source-6.1/kernel/**/*.[ch]", num_streams=100, window_length=100
         ),
