@@ -141,7 +141,7 @@ def test_a_run_that_goes_on_averages_as_if_it_had_never_stopped(tmp_path):
     started = validations["last_step"]
     assert validations["started"] and 4 <= started <= 20
     assert saved.config.model.hidden_size == 16  # of 5,000 parameters
-    for stop in (started - 1, started, started + 3):
+    for stop in (started - 1, started + 1):
         folder = tmp_path / f"stopped{stop}"
         averaged_run(folder, text, stop_after=stop)
         averaged_run(folder, text)
