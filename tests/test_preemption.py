@@ -13,7 +13,8 @@ def test_signals_to_a_run_that_is_ending_change_nothing(text_file, environment, 
     command = [sys.executable, "-m", "charlstm", "train", f"--corpus={text_file}", *TINY]
     command += [f"--workdir={tmp_path}", "--config.training.num_updates=1000000"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "metrics.jsonl").exists() and process.poll() is None:
+    metrics = tmp_path / "metrics.jsonl"  # made before the first update, its first line after some
+    while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
         time.sleep(0.01)
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)

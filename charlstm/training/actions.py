@@ -16,9 +16,10 @@ from charlstm.training.about import versions
 from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.conductor import Conductor
 from charlstm.training.evaluation import Evaluation, Evaluator
-from charlstm.training.loop import Actions, Progress
+from charlstm.training.loop import Actions
 from charlstm.training.metrics import Writer
 from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.progress import Progress
 from charlstm.training.state import TrainState
 
 SAMPLE_BYTES = 300
@@ -91,13 +92,7 @@ def make_actions(
                 "sha256": corpus.sha256,
                 "num_bytes": len(corpus.data),
             },
-            clock={
-                "seconds": progress.clock.seconds(),
-                "skipped": progress.skipped,
-                "goodput": progress.goodput.to_json(),
-                "diagnosis": progress.history.to_json(),
-                "validations": progress.validations.to_json(),
-            },
+            clock=progress.to_json(),
             metrics=metrics,
             versions=versions(),
         )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
 
 from charlstm import coordination
@@ -73,25 +72,6 @@ class Diagnostician:
         for said in found:
             self._writer.write({"step": step} | said.to_json())
             self._console.say(f"diagnosis at update {step}: {said.code}: {said.message}")
-
-
-def block_of(step: int, nats: np.ndarray, norms: np.ndarray, skipped: int, clip: float) -> Block:
-    """Updates as they are judged.
-
-    Args:
-      step: after the last of them.
-      nats, norms: losses and gradient norms before clipping, float32 [K], of those not skipped.
-      skipped: how many others there are.
-      clip: the norm that gradients are clipped to; 0 for none.
-    """
-    return Block(
-        updates=len(nats) + skipped,
-        step=step,
-        bits=float(nats.sum(dtype=np.float64)) / math.log(2),
-        norms=float(norms.sum(dtype=np.float64)),
-        clipped=int((norms > clip).sum()) if clip else 0,
-        skipped=skipped,
-    )
 
 
 def setting_of(

@@ -5,27 +5,23 @@ one before, so that neither waits for the other.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import numpy as np
 
 from charlstm.config import TrainingConfig
 from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed
 from charlstm.model.language_model import Params
 from charlstm.training import averaging
-from charlstm.training.averaging import Validations
 from charlstm.training.conductor import Conductor
-from charlstm.training.diagnosing import Diagnostician, block_of
+from charlstm.training.diagnosing import Diagnostician
 from charlstm.training.evaluation import Evaluation
-from charlstm.training.goodput import Goodput
-from charlstm.training.history import History
-from charlstm.training.metrics import Clock, Console, Writer, bytes_rate
+from charlstm.training.interval import Interval, summary
+from charlstm.training.metrics import Console, Writer
 from charlstm.training.profile import Profile
 from charlstm.training.program import Dispatch
+from charlstm.training.progress import Progress
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
@@ -41,30 +37,6 @@ class Actions:
     sample: Callable[[Params, int], str | None]  # (params, step) → a short text
     save: Callable[[TrainState, int, dict[str, float]], None]  # (state, step, validation metrics)
     reference: Callable[[float], str]  # bits per byte → where they are among the n-gram levels
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers beside the state; saved with every checkpoint."""
-
-    clock: Clock
-    skipped: int = 0  # updates, over all restarts
-    skipped_in_a_row: int = 0
-    goodput: Goodput = dataclasses.field(default_factory=Goodput)
-    history: History = dataclasses.field(default_factory=History)
-    validations: Validations = dataclasses.field(default_factory=lambda: Validations(0))
-
-
-@dataclasses.dataclass
-class _Interval:
-    """The updates since the last line of metrics."""
-
-    nats: list[np.ndarray]
-    norms: list[np.ndarray]  # of the gradients, before clipping
-    last: UpdateMetrics | None
-    skipped: int
-    updates: int
-    seconds: float  # spent in dispatches
 
 
 def fit(
@@ -108,7 +80,7 @@ def fit(
     goodput = progress.goodput
     step = int(jax.device_get(state.step))
     saved_step = step
-    interval = _Interval([], [], None, 0, 0, 0.0)
+    interval = Interval(progress, streams.bytes_per_update)
     waiting: tuple[int, UpdateMetrics] | None = None
     mark = progress.clock.seconds()
 
@@ -120,7 +92,7 @@ def fit(
         count, metrics = waiting[0], jax.device_get(waiting[1])
         now = progress.clock.seconds()
         conductor.pace.took(count, now - mark)
-        _take_in(interval, count, metrics, now - mark, progress)
+        interval.take_in(count, metrics, now - mark)
         mark = now
         if progress.skipped_in_a_row >= config.max_skipped_in_a_row:
             raise TrainingFailed(
@@ -138,12 +110,6 @@ def fit(
         saved_step = step
         conductor.saved()
 
-    def line_of_interval() -> dict[str, Any]:
-        nonlocal interval
-        line = _line(step, interval, progress, streams)
-        interval = _Interval([], [], None, 0, 0, 0.0)
-        return line
-
     while step < stop:
         if profile is not None:
             profile.at(step)
@@ -153,7 +119,7 @@ def fit(
             waiting = None
             if order.leave is not None:
                 if interval.updates:
-                    writer.write(line_of_interval())
+                    writer.write(interval.line(step))
                 save({})
                 raise ended(step, order.leave)
             save({})
@@ -170,9 +136,8 @@ def fit(
         read(waiting)
         waiting = None
         last = step == config.num_updates
-        nats, norms = np.concatenate(interval.nats), np.concatenate(interval.norms)
-        seen = block_of(step, nats, norms, interval.skipped, clip_norm)
-        line = line_of_interval()
+        line, seen = interval.line(step), interval.block(step, clip_norm)
+        interval = Interval(progress, streams.bytes_per_update)
         left_off = False
         validated: dict[str, float] = {}
         if evaluation_is_due(step, config):
@@ -181,7 +146,7 @@ def fit(
             state = after_validation(state, step, validated, progress, console)
             left_off = not validated
         writer.write(line | validated)
-        console.update(step, _summary(line))
+        console.update(step, summary(line))
         diagnostician.took(seen)
         if validated:
             with goodput.lost_to("evaluation"):
@@ -227,51 +192,6 @@ def _due(step: int, stop: int, config: TrainingConfig) -> int:
         config.checkpoint_every,
     )
     return min([stop] + [(step // every + 1) * every for every in intervals if every])
-
-
-def _take_in(
-    interval: _Interval, count: int, metrics: UpdateMetrics, seconds: float, progress: Progress
-) -> None:
-    skipped = np.asarray(metrics.skipped)[:count] > 0
-    interval.nats.append(np.asarray(metrics.nats)[:count][~skipped])
-    interval.norms.append(np.asarray(metrics.gradient_norm)[:count][~skipped])
-    interval.last = UpdateMetrics(*(values[count - 1] for values in metrics))
-    interval.skipped += int(skipped.sum())
-    interval.updates += count
-    interval.seconds += seconds
-    progress.skipped += int(skipped.sum())
-    for was_skipped in skipped:
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if was_skipped else 0
-
-
-def _line(step: int, interval: _Interval, progress: Progress, streams: Streams) -> dict[str, Any]:
-    """A line of `metrics.jsonl`: means over the interval; rate and norm of its last update."""
-    nats = np.concatenate(interval.nats)
-    last = interval.last
-    assert last is not None
-    norm = float(last.gradient_norm)
-    return {
-        "step": step,
-        "seconds": round(progress.clock.seconds(), 3),
-        "bytes_per_second": round(interval.updates * streams.bytes_per_update / interval.seconds),
-        "train_bits_per_byte": float(nats.mean(dtype=np.float64)) / math.log(2)
-        if nats.size
-        else None,
-        "train_accuracy": float(last.accuracy),
-        "learning_rate": float(last.learning_rate),
-        "gradient_norm": norm if math.isfinite(norm) else None,
-        "skipped_updates": progress.skipped,
-        **progress.goodput.metrics(),
-    }
-
-
-def _summary(line: dict[str, Any]) -> str:
-    bits = line["train_bits_per_byte"]
-    loss = (
-        f"loss {bits * math.log(2):.3f} bpb {bits:.3f}" if bits is not None else "loss not finite"
-    )
-    skipped = f" skipped {line['skipped_updates']}" if line["skipped_updates"] else ""
-    return f"{loss} {bytes_rate(line['bytes_per_second'])}{skipped}"
 
 
 def evaluation_is_due(step: int, config: TrainingConfig) -> bool:

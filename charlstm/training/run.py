@@ -27,26 +27,18 @@ from charlstm.training import memory
 from charlstm.training.about import FILE as ABOUT_FILE
 from charlstm.training.about import about, versions
 from charlstm.training.actions import make_actions
-from charlstm.training.averaging import Validations
 from charlstm.training.checkpoint import Checkpoints
 from charlstm.training.conductor import Conductor, Pace
 from charlstm.training.continuing import read_weights, require_same_run, sized
 from charlstm.training.diagnosing import Diagnostician, make_probe, setting_of
 from charlstm.training.goodput import Goodput, process_began
-from charlstm.training.history import History
 from charlstm.training.input import load_shared_corpus
 from charlstm.training.introduction import describe_shardings, introduce
-from charlstm.training.loop import (
-    Progress,
-    after_validation,
-    ended,
-    evaluation_is_due,
-    fit,
-    validate,
-)
-from charlstm.training.metrics import Clock, Console, make_console, make_metrics_file
+from charlstm.training.loop import after_validation, ended, evaluation_is_due, fit, validate
+from charlstm.training.metrics import Console, make_console, make_metrics_file
 from charlstm.training.profile import Profile
 from charlstm.training.program import CompiledDispatch, Program, dtype_of, recurrence_of
+from charlstm.training.progress import Progress
 from charlstm.training.writers import Writers, other_writers
 
 SECONDS_UNTIL_FOLDER_IS_SEEN = 30  # a network's file system may be late
@@ -103,26 +95,16 @@ def train(
         metadata = None if step is None else checkpoints.metadata(step)
         config = sized(config, alphabet, None if metadata is None else metadata.config)
         program = Program(config, alphabet, mesh)
-        progress = Progress(Clock(), goodput=goodput, validations=Validations.of(config.optimizer))
         if step is not None and metadata is not None:
             require_same_run(folder, metadata, config, corpus)
             with goodput.lost_to("restore"):
                 state = checkpoints.restore(step, program.abstract_state())
-            goodput.goes_on_from(metadata.clock.get("goodput", {}))
-            clock = Clock(metadata.clock["seconds"])
-            history = History.from_json(metadata.clock.get("diagnosis", {}))
-            validations = Validations.of(config.optimizer, metadata.clock.get("validations"))
-            progress = Progress(
-                clock,
-                metadata.clock["skipped"],
-                goodput=goodput,
-                history=history,
-                validations=validations,
-            )
+            progress = Progress.of(metadata.clock, config.optimizer, goodput)
             logging.info("going on from update %d of %s", step, folder)
         else:
             start = None if init_from is None else read_weights(init_from, config, alphabet, mesh)
             state = program.initialise(config.training.seed)
+            progress = Progress.new(config.optimizer, goodput)
             if start is not None:
                 state = program.start_from(start, state)
                 logging.info("starting from the weights of %s", init_from)
