@@ -11,8 +11,8 @@ from benchmarks.turns import Entry, Outcome, take_turns
 from benchmarks.workloads import Shape
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder for JSON, table and picture.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each contestant.", 1)
-_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 1.5, "About how long a turn takes.", 0.0)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each contestant.", 1)
+TURN_SECONDS = flags.DEFINE_float("turn_seconds", 1.5, "About how long a turn takes.", 0.0)
 TINY = flags.DEFINE_boolean("tiny", False, "Rehearse: tiny products and copies to compare with.")
 
 
@@ -23,7 +23,7 @@ def new_report(name: str, title: str) -> Report:
 
 def compete(entries: Sequence[Entry], report: Report) -> list[Outcome]:
     """Lets the contestants take their turns; the report learns their versions and devices."""
-    outcomes = take_turns(entries, _ROUNDS.value, _TURN_SECONDS.value, say)
+    outcomes = take_turns(entries, ROUNDS.value, TURN_SECONDS.value, say)
     for outcome in outcomes:
         report.learn(outcome.info)
     return outcomes

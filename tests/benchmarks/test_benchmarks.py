@@ -12,7 +12,7 @@ QUICK = ("--rounds=2", "--turn_seconds=0.02")
 SHAPE = "--shapes=2x8-B4-T8"
 
 RUNS = {
-    "correctness": ("--dtype=float32", "--recurrence=scan", "--shape=2x8-B4-T8"),
+    "correctness": ("--dtype=float32", "--recurrence=scan,split", "--shape=2x8-B4-T8"),
     "train_throughput": (SHAPE, "--tiny", "--cpu_devices=1", "--nomemory", *QUICK),
     "sampling_throughput": ("--models=2x8", "--batch=1", "--tiny", "--torch_threads=1", *QUICK),
     "input_pipeline": (SHAPE, "--text_bytes=4000000", *QUICK),
@@ -89,3 +89,14 @@ def test_quality_is_read_from_a_run_of_charlstm_train(benchmark, text_file, tmp_
     assert row["status"] == "ok"
     assert len(row["curve"]) >= 2
     assert row["bits_per_byte"] == row["curve"][-1][1]
+
+
+def test_a_watched_run_is_compared_with_itself(benchmark, text_file):
+    small = ("model.hidden_size=8", "data.num_streams=4", "data.window_length=8")
+    fields = [f"--field={field}" for field in small]
+    arguments = (f"--corpus={text_file}", "--settle_seconds=0", "--every=1", *fields)
+    report = benchmark("watching", *arguments, *QUICK)
+    (rows,) = report["tables"].values()
+    assert [row["watcher"] for row in rows] == ["at work", "held"]
+    assert all(row["lines"] >= 2 and row["bytes_per_second"] > 0 for row in rows)
+    assert rows[1]["ratio"] == 1
