@@ -1,7 +1,7 @@
 """All benchmarks, one after another.
 
   python -m benchmarks.all --small     # under five minutes on two CPU cores: that all of it works
-  python -m benchmarks.all             # the whole of it, as in results/: about an hour
+  python -m benchmarks.all             # the whole of it, as in results/: about ninety minutes
 
 Small runs write to a folder of their own, so that they never replace real results.
 """
