@@ -34,6 +34,9 @@ LOOP_TURNS = 3
 # The updates whose samples the article shows.
 GROWTH_UPDATES = (100, 300, 500, 700, 1200, 2000)
 
+# Levels so near each other, in bits per byte, share a line in the picture.
+NEAR_LINES = 0.05
+
 _COLUMNS = (
     Column("run", "run"),
     Column("updates", "updates", lambda count: f"{count:,}"),
@@ -122,6 +125,8 @@ def _quoted(heading: str, text: bytes) -> str:
 
 
 def _draw(figure: Any, runs: Sequence[Run]) -> None:
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
     figure.set_size_inches(11, 5.5)
     by_bytes, by_seconds = figure.subplots(1, 2, sharey=True)
     for run in runs:
@@ -134,11 +139,13 @@ def _draw(figure: Any, runs: Sequence[Run]) -> None:
         by_seconds.plot([line["seconds"] for line in lines], bits, ".-", label=run.name)
     for axis, title in ((by_bytes, "bytes read"), (by_seconds, "seconds of training")):
         axis.set(xlabel=title, xscale="log")
-        for level in _levels(runs):
-            axis.axhline(level.bits_per_byte, color="grey", linewidth=0.8, linestyle="--")
-            where = 0.01, level.bits_per_byte
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        for bits, names in _lines(_levels(runs)):
+            axis.axhline(bits, color="grey", linewidth=0.8, linestyle="--")
+            where = 0.01, bits
             axis.annotate(
-                order_name(level.order),
+                names,
                 where,
                 xycoords=("axes fraction", "data"),
                 fontsize=7,
@@ -153,6 +160,18 @@ def _levels(runs: Sequence[Run]) -> list[NgramLevel]:
     """The n-gram levels, if all runs have the same ones."""
     levels = [ngram_levels(run) for run in runs]
     return levels[0] if levels and all(other == levels[0] for other in levels) else []
+
+
+def _lines(levels: Sequence[NgramLevel]) -> list[tuple[float, str]]:
+    """Where lines are to be drawn and what they are called; near ones share a name."""
+    lines: list[tuple[float, str]] = []
+    for level in sorted(levels, key=lambda level: -level.bits_per_byte):
+        name = order_name(level.order)
+        if lines and lines[-1][0] - level.bits_per_byte < NEAR_LINES:
+            lines[-1] = lines[-1][0], f"{lines[-1][1]}, {name}"
+        else:
+            lines.append((level.bits_per_byte, name))
+    return lines
 
 
 if __name__ == "__main__":
