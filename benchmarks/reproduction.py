@@ -141,9 +141,9 @@ def _draw(figure: Any, runs: Sequence[Run]) -> None:
         axis.set(xlabel=title, xscale="log")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.xaxis.set_minor_formatter(NullFormatter())
-        for bits, names in _lines(_levels(runs)):
-            axis.axhline(bits, color="grey", linewidth=0.8, linestyle="--")
-            where = 0.01, bits
+        for height, names in _lines(_levels(runs)):
+            axis.axhline(height, color="grey", linewidth=0.8, linestyle="--")
+            where = 0.01, height
             axis.annotate(
                 names,
                 where,
