@@ -26,6 +26,7 @@ from benchmarks.contestants.keras_seed import SHAPES as SEED_SHAPES
 from benchmarks.reporting import Column, Report
 from benchmarks.turns import ROOT
 from benchmarks.workloads import Shape
+from charlstm.training.metrics import read_figures
 
 _CONFIGS = flags.DEFINE_list("configs", ["quickstart"], "Names or files, as for charlstm train.")
 _SECONDS = flags.DEFINE_integer("seconds", 180, "To train for, each.", 1)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     for script in filter(None, _SEEDS.value):
         common.say(f"training the {script}'s script")
         rows.append(_train_seed(script, report))
-    rows += [_row(Path(run).name, _metrics(Path(run))) for run in filter(None, _RUNS.value)]
+    rows += [_row(Path(run).name, read_figures(Path(run))) for run in filter(None, _RUNS.value)]
     report.versions |= versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy")
     report.write(lambda figure: _draw(figure, rows))
 
@@ -76,7 +77,7 @@ def _train(config: str) -> dict[str, Any]:
             return {"run": name, "status": failure}
         settings = json.loads((probe / "config.json").read_text())
         bytes_per_update = settings["data"]["num_streams"] * settings["data"]["window_length"]
-        last = _metrics(probe)[-1]
+        last = read_figures(probe)[-1]
         started = last["seconds"] - last["step"] * bytes_per_update / last["bytes_per_second"]
         left = max(1.0, _SECONDS.value - started)
         updates = max(_EVALUATIONS.value, int(left * last["bytes_per_second"] / bytes_per_update))
@@ -90,7 +91,7 @@ def _train(config: str) -> dict[str, Any]:
         failure = _charlstm(config, run, fields)
         if failure:
             return {"run": name, "status": failure}
-        row = _row(name, _metrics(run)) | {"fields": fields, "config": settings}
+        row = _row(name, read_figures(run)) | {"fields": fields, "config": settings}
         return row | {"bytes_seen": row["updates"] * bytes_per_update}
 
 
@@ -104,11 +105,6 @@ def _charlstm(config: str, folder: Path, fields: dict[str, Any], *more: str) -> 
     if done.returncode == 0:
         return None
     return f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-
-
-def _metrics(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "diagnosis" not in line]
 
 
 def _row(name: str, metrics: list[dict[str, Any]]) -> dict[str, Any]:

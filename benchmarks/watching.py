@@ -7,7 +7,6 @@ own lines of metrics say how fast it was in each state. A line that spans both s
 """
 
 import itertools
-import json
 import signal
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from benchmarks import common, reporting
 from benchmarks.contestants import versions_of
 from benchmarks.reporting import Column
 from benchmarks.turns import ROOT
+from charlstm.training.metrics import read_figures
 
 _CONFIG = flags.DEFINE_string("config", "quickstart", "What is trained.")
 _CORPUS = flags.DEFINE_string("corpus", "shakespeare", "What it is trained on.")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         fields += [f"--corpus={_CORPUS.value}"]
         fields += [f"--config.{field}" for field in _FIELDS.value]
         train = _start("train", f"--config={_CONFIG.value}", f"--workdir={run}", *fields)
-        while not _lines(run) and train.poll() is None:
+        while not read_figures(run) and train.poll() is None:
             time.sleep(0.1)
         page = Path(folder) / "report.html"
         watch = _start("report", str(run), "--watch", f"--every={_EVERY.value}", f"--output={page}")
@@ -100,25 +100,15 @@ def _start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
-def _lines(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics up to now."""
-    try:
-        text = (run / "metrics.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    return [line for line in lines if "bytes_per_second" in line]
-
-
 def _turn(run: Path, train: "subprocess.Popen[bytes]") -> list[float]:
     """Bytes/s of the lines that begin and end in this turn; at least one."""
-    first = len(_lines(run)) + 1
+    first = len(read_figures(run)) + 1
     end = time.monotonic() + common.TURN_SECONDS.value
-    while time.monotonic() < end or len(_lines(run)) <= first:
+    while time.monotonic() < end or len(read_figures(run)) <= first:
         if train.poll() is not None:
             raise RuntimeError(f"training ended with exit code {train.returncode}")
         time.sleep(0.1)
-    return [line["bytes_per_second"] for line in _lines(run)[first:]]
+    return [line["bytes_per_second"] for line in read_figures(run)[first:]]
 
 
 def _joined(turns: list[list[float]]) -> list[float]:

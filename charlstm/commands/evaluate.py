@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
     config = metadata.config
     corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
-    corpus.bounds_of(split)  # raises if it has no bytes
+    bounds = corpus.bounds_of(split)
     if not config.data.carry_state and (_DYNAMIC.value or _WARM_UP.value is not None):
         flag = "--dynamic" if _DYNAMIC.value else "--warm_up"
         raise UserError(f"{flag} carries a state on and {folder} has data.carry_state=false")
@@ -88,7 +88,6 @@ def main(argv: Sequence[str]) -> None:
     warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
 
     mesh = distributed.make_mesh(jax.device_count())
-    bounds = corpus.bounds_of(split)
     valid = corpus.bounds_of("valid") if wanted is None else bounds
     with jax.set_mesh(mesh):
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
