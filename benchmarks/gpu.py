@@ -9,6 +9,10 @@
 - tune: recurrences with and without XLA's command buffers and double buffering.
 - dispatch: updates in a jitted call, and float32 beside bfloat16.
 - sampling: batches of 1 to 512 against PyTorch's step loop.
+- recipes: tinyshakespeare and shakespeare, and dynamic evaluation of both.
+- enwik8: eight minutes of a run planned for thirty; given again, the stage goes on with it.
+
+The texts of the recipes come from the cache where there is no network ($XDG_CACHE_HOME).
 """
 
 import sys
@@ -19,7 +23,7 @@ from absl import app, flags
 from benchmarks import common
 from benchmarks.suite import Run, run_all
 
-STAGES = ("correctness", "peers", "tune", "dispatch", "sampling")
+STAGES = ("correctness", "peers", "tune", "dispatch", "sampling", "recipes", "enwik8")
 _STAGE = flags.DEFINE_list("stage", list(STAGES), "Stages to run.")
 _STAGE_SECONDS = flags.DEFINE_float("stage_seconds", 570.0, "A stage is ended after this long.")
 _MODEL = flags.DEFINE_string("model", "3x1024", "Layers x hidden size.")
@@ -36,6 +40,21 @@ _XLA_FLAGS = {
     "command buffers unrolled": (f"{_COMMAND_BUFFERS} --xla_gpu_command_buffer_unroll_loops=true"),
     "double buffering": "--xla_gpu_enable_while_loop_double_buffering=true",
 }
+
+# A text that is anyone's, and networks of a few units.
+_TINY_RECIPES = [
+    "--corpus=tinyshakespeare",
+    "--seconds=5",
+    "--at_once=10",
+    "--evaluations=2",
+    "--nodynamic",
+    "--field=model.hidden_size=8",
+    "--field=model.parameter_budget=0",
+    "--field=data.num_streams=4",
+    "--field=data.window_length=8",
+    "--field=data.valid_size=0.01",
+    "--field=data.test_size=0.01",
+]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -87,6 +106,12 @@ def _runs(stage: str) -> list[Run]:
         case "sampling":
             sizes = ["--models=2x16", "--batch=1"] if tiny else [f"--models={model}"]
             return [Run("sampling_throughput", [*sizes, f"--dtype={dtype}", *few])]
+        case "recipes":
+            recipes = ["--recipes=tinyshakespeare,shakespeare", "--seconds=180"]
+            return [Run("recipes", [*recipes, *(_TINY_RECIPES if tiny else [])])]
+        case "enwik8":
+            recipe = ["--recipes=enwik8", "--name=enwik8", "--seconds=1700", "--at_once=490"]
+            return [Run("recipes", [*recipe, *(_TINY_RECIPES if tiny else [])])]
     raise app.UsageError(f"no stage {stage!r}; the stages are {', '.join(STAGES)}")
 
 

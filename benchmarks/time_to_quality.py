@@ -10,8 +10,6 @@ scored by charlstm, on the whole validation split; a script's weights are kept a
 scored afterwards. Seconds count from the compilation of the first update on.
 """
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ from benchmarks import common, lineup, reporting
 from benchmarks.contestants import versions_of
 from benchmarks.contestants.keras_seed import SHAPES as SEED_SHAPES
 from benchmarks.reporting import Column, Report
-from benchmarks.turns import ROOT
+from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
 from benchmarks.workloads import Shape
 from charlstm.training.metrics import read_figures
 
@@ -47,7 +45,6 @@ _COLUMNS = (
     Column("bits_per_byte", "bits per byte", reporting.number(3)),
     Column("halfway", "at half the time", reporting.number(3)),
 )
-_PROBE_UPDATES, _PROBE_LOG_EVERY = 15, 5
 
 
 def main(argv: Sequence[str]) -> None:
@@ -67,44 +64,19 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(config: str) -> dict[str, Any]:
-    """Trains a configuration for the time there is; a short run beforehand tells its speed."""
-    name = Path(config).stem
+    """Trains a configuration for the time there is."""
+    name, corpus = Path(config).stem, f"--corpus={_CORPUS.value}"
+    quiet = {"training.checkpoint_every": 0, "training.sample_every": 0}
     with tempfile.TemporaryDirectory() as folder:
-        probe, run = Path(folder) / "probe", Path(folder) / "run"
-        logging = {"training.log_every": _PROBE_LOG_EVERY}
-        failure = _charlstm(config, probe, logging, f"--stop_after={_PROBE_UPDATES}")
-        if failure:
-            return {"run": name, "status": failure}
-        settings = json.loads((probe / "config.json").read_text())
-        bytes_per_update = settings["data"]["num_streams"] * settings["data"]["window_length"]
-        last = read_figures(probe)[-1]
-        started = last["seconds"] - last["step"] * bytes_per_update / last["bytes_per_second"]
-        left = max(1.0, _SECONDS.value - started)
-        updates = max(_EVALUATIONS.value, int(left * last["bytes_per_second"] / bytes_per_update))
-        fields = {
-            "training.num_updates": updates,
-            "training.evaluate_every": max(1, updates // _EVALUATIONS.value),
-            "optimizer.warmup_updates": min(
-                settings["optimizer"]["warmup_updates"], max(0, updates // 10)
-            ),
-        }
-        failure = _charlstm(config, run, fields)
-        if failure:
-            return {"run": name, "status": failure}
+        run = Path(folder) / "run"
+        try:
+            fields = fit(config, _SECONDS.value, _EVALUATIONS.value, quiet, corpus)
+            train(config, run, quiet | fields, corpus)
+        except Failed as failure:
+            return {"run": name, "status": f"failed: {failure}"}
+        settings = settings_of(run)
         row = _row(name, read_figures(run)) | {"fields": fields, "config": settings}
-        return row | {"bytes_seen": row["updates"] * bytes_per_update}
-
-
-def _charlstm(config: str, folder: Path, fields: dict[str, Any], *more: str) -> str | None:
-    """Runs `charlstm train`; None, or why it failed."""
-    fields = {"training.checkpoint_every": 0, "training.sample_every": 0} | fields
-    command = [sys.executable, "-m", "charlstm", "train", f"--config={config}"]
-    command += [f"--workdir={folder}", f"--corpus={_CORPUS.value}", *more]
-    command += [f"--config.{field}={value}" for field, value in fields.items()]
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    return f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        return row | {"bytes_seen": row["updates"] * bytes_of_update(settings)}
 
 
 def _row(name: str, metrics: list[dict[str, Any]]) -> dict[str, Any]:

@@ -100,3 +100,29 @@ def test_a_watched_run_is_compared_with_itself(benchmark, text_file):
     assert [row["watcher"] for row in rows] == ["at work", "held"]
     assert all(row["lines"] >= 2 and row["bytes_per_second"] > 0 for row in rows)
     assert rows[1]["ratio"] == 1
+
+
+def test_recipe_that_is_cut_short_is_reported_as_far_as_it_got(benchmark, text_file, tmp_path):
+    (tmp_path / "small.py").write_text(SMALL)
+    fixed = [f"--corpus={text_file}", f"--runs={tmp_path / 'runs'}", "--seconds=1000"]
+    report = benchmark("recipes", f"--recipes={tmp_path / 'small.py'}", "--at_once=15", *fixed)
+    (row,) = report["tables"]["Recipes"]
+    assert row["status"] == "as far as it got"
+    assert 0 < row["updates"] < row["planned"]
+    assert row["valid_bits_per_byte"] > 0
+    assert "valid_dynamic_bits_per_byte" not in row
+
+
+def test_finished_recipe_is_scored_by_dynamic_evaluation_and_goes_no_further(
+    benchmark, text_file, tmp_path
+):
+    (tmp_path / "small.py").write_text(SMALL)
+    fixed = [f"--corpus={text_file}", f"--runs={tmp_path / 'runs'}", "--evaluations=2"]
+    fixed += [f"--recipes={tmp_path / 'small.py'}", "--seconds=2"]
+    (row,) = benchmark("recipes", *fixed)["tables"]["Recipes"]
+    assert row["status"] == "finished"
+    assert row["updates"] == row["planned"]
+    assert row["test_dynamic_bits_per_byte"] > 0
+    (again,) = benchmark("recipes", *fixed, "--nodynamic")["tables"]["Recipes"]
+    assert again["updates"] == row["updates"]
+    assert again["test_bits_per_byte"] == row["test_bits_per_byte"]
