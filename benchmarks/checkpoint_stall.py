@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, reporting
+from benchmarks import common, lineup, reporting
 from benchmarks.reporting import Column
 from benchmarks.turns import Entry
 
@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> None:
         spec: dict[str, Any] = {"shape": shape.to_json()}
         if _FOLDER.value:
             spec["folder"] = _FOLDER.value
-        (outcome,) = common.compete([Entry(str(shape), ".checkpointing", spec)], report)
+        entry = Entry(str(shape), ".checkpointing", spec, environment=lineup.ENVIRONMENT)
+        (outcome,) = common.compete([entry], report)
         row: dict[str, Any] = {"shape": str(shape), "status": outcome.status}
         if outcome.ok:
             stalls = [1e3 * (values["saving"] - values["plain"]) for values in outcome.values]

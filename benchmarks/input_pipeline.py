@@ -67,8 +67,15 @@ def _entries(shape: Shape) -> list[Entry]:
     return [
         lineup.charlstm(shape, "training, text on the device"),
         lineup.charlstm(shape, "training, text on disk", resident=False, **mapped),
-        Entry("windows alone, on the device", ".windows", spec | {"source": "device"}),
-        Entry("windows alone, from a mapped file", ".windows", spec | {"source": "host"}),
+        *(
+            Entry(
+                f"windows alone, {place}",
+                ".windows",
+                spec | {"source": source},
+                environment=lineup.ENVIRONMENT,
+            )
+            for place, source in (("on the device", "device"), ("from a mapped file", "host"))
+        ),
     ]
 
 

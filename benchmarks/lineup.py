@@ -8,8 +8,12 @@ from benchmarks import reporting
 from benchmarks.reporting import Column
 from benchmarks.turns import Entry, Outcome
 from benchmarks.workloads import Shape
+from charlstm import huge_pages
 
 OURS = "charlstm"
+# How charlstm's command begins its process; the rates that it is held against begin theirs so, too.
+ENVIRONMENT = huge_pages.environment()
+HUGE_PAGES = "huge pages"
 COLUMNS = (
     Column("contestant", "contestant"),
     Column("status", "status"),
@@ -32,20 +36,27 @@ def has_gpu() -> bool:
 
 def charlstm(shape: Shape, name: str = OURS, **spec: Any) -> Entry:
     """Our own; further words go to `Training`'s spec."""
-    environment = spec.pop("environment", {})
+    environment = ENVIRONMENT | spec.pop("environment", {})
     spec["shape"] = shape.to_json()
     return Entry(name, ".charlstm_training", spec, environment=environment)
 
 
 def torch(
-    shape: Shape, inputs: Sequence[str], precisions: Sequence[str], graph: bool = False
+    shape: Shape,
+    inputs: Sequence[str],
+    precisions: Sequence[str],
+    *,
+    graph: bool = False,
+    pages: bool = False,
 ) -> list[Entry]:
-    """PyTorch's nn.LSTM in every combination."""
+    """PyTorch's nn.LSTM in every combination; with `pages`, begun as charlstm's command begins."""
+    form = (", CUDA graph" if graph else "") + (f", {HUGE_PAGES}" if pages else "")
     return [
         Entry(
-            f"PyTorch nn.LSTM, {kind}, {precision}{', CUDA graph' if graph else ''}",
+            f"PyTorch nn.LSTM, {kind}, {precision}{form}",
             ".torch_training",
             {"shape": shape.to_json(), "inputs": kind, "precision": precision, "graph": graph},
+            environment=ENVIRONMENT if pages else {},
         )
         for precision in precisions
         for kind in inputs
@@ -81,7 +92,7 @@ def product_name(library: str, dtype: str) -> str:
 def product(library: str, dtype: str, tiny: bool = False) -> Entry:
     """The rate of large products."""
     spec = {"probe": "product", "library": library, "dtype": dtype, "tiny": tiny}
-    return Entry(product_name(library, dtype), ".probes", spec)
+    return Entry(product_name(library, dtype), ".probes", spec, environment=ENVIRONMENT)
 
 
 def row(outcome: Outcome, shape: Shape, num_bytes: int) -> dict[str, Any]:

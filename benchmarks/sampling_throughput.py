@@ -65,11 +65,12 @@ def _entries(shape: Shape) -> list[Entry]:
     for threads in _TORCH_THREADS.value:
         name = f"PyTorch nn.LSTM, {threads if int(threads) else 'all'} threads"
         peers.append(Entry(name, ".torch_sampling", spec | {"threads": int(threads)}))
-    return [Entry(lineup.OURS, ".charlstm_sampling", spec), *peers]
+    return [Entry(lineup.OURS, ".charlstm_sampling", spec, environment=lineup.ENVIRONMENT), *peers]
 
 
 def _copy() -> Entry:
-    return Entry("copy", ".probes", {"probe": "copy", "tiny": common.TINY.value})
+    spec = {"probe": "copy", "tiny": common.TINY.value}
+    return Entry("copy", ".probes", spec, environment=lineup.ENVIRONMENT)
 
 
 def _rows(shape: Shape, outcomes: list[Outcome], copy: Outcome) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from charlstm import commands, preemption
+from charlstm import commands, huge_pages, preemption
 from charlstm.errors import Ended, TrainingFailed, UserError
 from charlstm.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
@@ -25,6 +25,7 @@ EXIT_BAD_INPUT = 2
 
 def run() -> None:
     """Runs the command that the process's arguments name, and exits with its code."""
+    huge_pages.restart()
     try:
         code = main(sys.argv)
     except Exception:
