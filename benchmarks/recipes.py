@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     rows = report.table("Recipes", _COLUMNS)
     troubles = False
     for recipe in filter(None, _RECIPES.value):
-        row = {"recipe": Path(recipe).stem}
+        row: dict[str, Any] = {"recipe": Path(recipe).stem}
         rows.append(row)
         folder = Path(_RUNS.value).absolute() / row["recipe"]
         try:

@@ -18,7 +18,7 @@ from benchmarks.turns import Entry, Outcome, take_turns
 from benchmarks.workloads import Shape
 from charlstm import distributed
 from charlstm.data.corpus import Alphabet, Corpus, load_corpus
-from charlstm.training.evaluation import Evaluator
+from charlstm.evaluation.evaluator import Evaluator
 
 # Seconds and bits per byte.
 Curve = list[tuple[float, float]]

@@ -6,8 +6,9 @@ charlstm evaluate --checkpoint=runs/quickstart --temperature=fit --dynamic
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,75 @@ _DYNAMIC_EPSILON = flags.DEFINE_float(
 )
 
 
+STATIC, DYNAMIC = "charlstm", "charlstm, dynamic"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was found of a part of a text.
+
+    Attributes:
+      checkpoint: the folder of the model.
+      corpus: the name of the text.
+      split: the part of it.
+      scores: a `Tempered` for each way of scoring.
+      levels: n-gram levels to hold them against.
+      levels_of: in words, how the levels came about.
+      diagnoses: what is wrong with the model.
+      rule: of dynamic evaluation, where that is one of the ways.
+    """
+
+    checkpoint: Path
+    corpus: str
+    split: str
+    scores: dict[str, Any]
+    levels: list[NgramLevel]
+    levels_of: str
+    diagnoses: list[Any]
+    rule: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        static = self.scores[STATIC]
+        found = {
+            "checkpoint": str(self.checkpoint),
+            "corpus": self.corpus,
+            "split": self.split,
+            **static.to_json(),
+            "num_bytes": static.score.num_bytes,
+            "ngram_levels": [dataclasses.asdict(level) for level in self.levels],
+            "ngram_levels_of": self.levels_of,
+            "diagnoses": [diagnosis.to_json() for diagnosis in self.diagnoses],
+        }
+        if DYNAMIC in self.scores:
+            rule = {"rule": dataclasses.asdict(self.rule)}
+            found["dynamic"] = self.scores[DYNAMIC].to_json() | rule
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """For people to read."""
+        num_bytes = self.scores[STATIC].score.num_bytes
+        yield f"{self.corpus}, {self.split}: {num_bytes:,} bytes, checkpoint {self.checkpoint}"
+        yield f"{'':<26}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}"
+        rows: list[tuple[str, Any]] = []
+        for name, scored in self.scores.items():
+            rows.append((name, scored.plain))
+            if scored.temperature != 1:
+                rows.append((f"  temperature {scored.temperature:g}", scored.score))
+        rows += [(order_name(level.order), level) for level in self.levels]
+        for name, row in rows:
+            yield f"{name:<26}{row.bits_per_byte:>10.4f}{row.nats:>8.4f}{row.accuracy:>10.1%}"
+        for name, scored in self.scores.items():
+            if scored.on_valid is not None:
+                yield (
+                    f"{name}: temperature {scored.temperature:g} chosen on valid, where it reaches "
+                    f"{scored.on_valid:.4f} bits per byte"
+                )
+        yield f"n-gram levels: {self.levels_of}"
+        for diagnosis in self.diagnoses:
+            yield f"diagnosis: {diagnosis.code}: {diagnosis.message}"
+
+
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say."""
     _shared.no_more_arguments(argv)
@@ -67,103 +137,64 @@ def main(argv: Sequence[str]) -> None:
     import jax
 
     from charlstm import distributed
-    from charlstm.training import checkpoint, temperature
-    from charlstm.training.diagnosing import make_probe, overfitted, unused
-    from charlstm.training.evaluation import Evaluation, Evaluator
+    from charlstm.evaluation import temperature
+    from charlstm.evaluation.evaluator import Evaluation, Evaluator
+    from charlstm.evaluation.rows import WARM_UP
+    from charlstm.training import checkpoint
+    from charlstm.training.diagnosis.diagnostician import make_probe, overfitted, unused
     from charlstm.training.program import dtype_of, recurrence_of
-    from charlstm.training.rows import WARM_UP
-    from charlstm.training.temperature import tempered
 
     wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
+    warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
     folder = checkpoint.resolve(checkpoint_path)
     metadata = checkpoint.read_metadata(folder)
-    config = metadata.config
+    model, data = metadata.config.model, metadata.config.data
     corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
     bounds = corpus.bounds_of(split)
-    if not config.data.carry_state and (_DYNAMIC.value or _WARM_UP.value is not None):
+    if not data.carry_state and (_DYNAMIC.value or _WARM_UP.value is not None):
         flag = "--dynamic" if _DYNAMIC.value else "--warm_up"
         raise UserError(f"{flag} carries a state on and {folder} has data.carry_state=false")
     rule = _rule() if _DYNAMIC.value else None
-    warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
+    levels, levels_of = _levels(corpus, split)
+
+    valid = corpus.bounds_of("valid") if wanted is None else bounds
+    scores: dict[str, temperature.Tempered] = {}
+
+    def score(name: str, scorer: temperature.Scorer) -> None:
+        scores[name] = temperature.tempered(scorer, bounds, valid, wanted)
 
     mesh = distributed.make_mesh(jax.device_count())
-    valid = corpus.bounds_of("valid") if wanted is None else bounds
     with jax.set_mesh(mesh):
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
+        evaluator_of = functools.partial(
+            Evaluator,
+            corpus.data,
+            alphabet=metadata.alphabet,
+            mesh=mesh,
+            compute_dtype=dtype_of(model),
+            recurrence_name=recurrence_of(model),
+        )
 
         def static(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
-            evaluator = Evaluator(
-                corpus.data,
-                *bounds,
-                metadata.alphabet,
-                mesh,
-                compute_dtype=dtype_of(config.model),
-                recurrence_name=recurrence_of(config.model),
-                reset_every=config.data.reset_every,
-                warm_up=warm_up,
-            )
+            evaluator = evaluator_of(*bounds, reset_every=data.reset_every, warm_up=warm_up)
             return evaluator.at_temperatures(params, temperatures)
 
-        scores = {"charlstm": tempered(static, bounds, valid, wanted)}
-        levels, how = _levels(corpus, split)
-        probe = make_probe(
-            corpus,
-            bounds,
-            metadata.alphabet,
-            mesh,
-            compute_dtype=dtype_of(config.model),
-            recurrence_name=recurrence_of(config.model),
-            reset_every=config.data.reset_every,
-        )
-        bits = scores["charlstm"].plain.bits_per_byte
+        score(STATIC, static)
+        bits = scores[STATIC].plain.bits_per_byte
+        probe = make_probe(evaluator_of, bounds, data.reset_every)
         diagnoses = [
-            *unused(levels, config.data.carry_state, bits, probe, params),
+            *unused(levels, data.carry_state, bits, probe, params),
             *overfitted(folder),
         ]
     if rule is not None:
         learner = _learner(rule, folder, metadata, corpus if is_own else None)
-
-        def dynamic(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
-            return learner(corpus.data, *bounds, temperatures, warm_up)
-
-        scores["charlstm, dynamic"] = tempered(dynamic, bounds, valid, wanted)
-    result = scores["charlstm"]
-    if _JSON.value:
-        found: dict[str, Any] = {
-            "checkpoint": str(folder),
-            "corpus": corpus.name,
-            "split": split,
-            **result.to_json(),
-            "num_bytes": result.score.num_bytes,
-            "ngram_levels": [dataclasses.asdict(level) for level in levels],
-            "ngram_levels_of": how,
-            "diagnoses": [diagnosis.to_json() for diagnosis in diagnoses],
-        }
-        if rule is not None:
-            how_learned = {"rule": dataclasses.asdict(rule)}
-            found["dynamic"] = scores["charlstm, dynamic"].to_json() | how_learned
-        print(json.dumps(found))
-        return
-    print(f"{corpus.name}, {split}: {result.score.num_bytes:,} bytes, checkpoint {folder}")
-    print(f"{'':<26}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}")
-    rows: list[tuple[str, Any]] = []
-    for name, scored in scores.items():
-        rows.append((name, scored.plain))
-        if scored.temperature != 1:
-            rows.append((f"  temperature {scored.temperature:g}", scored.score))
-    rows += [(order_name(level.order), level) for level in levels]
-    for name, row in rows:
-        print(f"{name:<26}{row.bits_per_byte:>10.4f}{row.nats:>8.4f}{row.accuracy:>10.1%}")
-    for name, scored in scores.items():
-        if scored.on_valid is not None:
-            print(
-                f"{name}: temperature {scored.temperature:g} chosen on valid, where it reaches "
-                f"{scored.on_valid:.4f} bits per byte"
-            )
-    print(f"n-gram levels: {how}")
-    for diagnosis in diagnoses:
-        print(f"diagnosis: {diagnosis.code}: {diagnosis.message}")
+        score(
+            DYNAMIC,
+            lambda bounds, temperatures: learner(corpus.data, *bounds, temperatures, warm_up),
+        )
+    result = Result(folder, corpus.name, split, scores, levels, levels_of, diagnoses, rule)
+    print(json.dumps(result.to_json()) if _JSON.value else "\n".join(result.lines()))
 
 
 def _corpus(metadata: Any) -> tuple[Corpus, bool]:
@@ -181,7 +212,7 @@ def _corpus(metadata: Any) -> tuple[Corpus, bool]:
 
 def _rule() -> Any:
     """The rule of dynamic evaluation that the flags ask for."""
-    from charlstm.training.dynamic import DEFAULTS
+    from charlstm.evaluation.dynamic import DEFAULTS
 
     given = {
         "segment": _DYNAMIC_SEGMENT.value,
@@ -195,8 +226,8 @@ def _rule() -> Any:
 
 def _learner(rule: Any, folder: Path, metadata: Any, own: Corpus | None) -> Any:
     """Scores while learning; `own` is the text that the model was trained on, if it is at hand."""
+    from charlstm.evaluation.dynamic import DynamicEvaluator
     from charlstm.training import checkpoint
-    from charlstm.training.dynamic import DynamicEvaluator
     from charlstm.training.program import one_device, recurrence_of
 
     data = metadata.config.data

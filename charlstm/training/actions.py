@@ -1,5 +1,7 @@
 """What a run does between its updates: validate, show a sample, save."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,18 +9,18 @@ import numpy as np
 from charlstm import coordination
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
-from charlstm.data.ngrams import cached_ngram_levels, describe_position
+from charlstm.data.ngrams import NgramLevel, describe_position
 from charlstm.errors import TrainingFailed
+from charlstm.evaluation.evaluator import Evaluation
 from charlstm.model.language_model import Params
 from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
 from charlstm.training.about import versions
 from charlstm.training.checkpoint import Checkpoints, Metadata
 from charlstm.training.conductor import Conductor
-from charlstm.training.evaluation import Evaluation, Evaluator
 from charlstm.training.loop import Actions
 from charlstm.training.metrics import Writer
-from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.program import Program, dtype_of
 from charlstm.training.progress import Progress
 from charlstm.training.state import TrainState
 
@@ -31,23 +33,16 @@ def make_actions(
     writer: Writer,
     corpus: Corpus,
     alphabet: Alphabet,
-    mesh: jax.sharding.Mesh,
+    levels: Sequence[NgramLevel],
     checkpoints: Checkpoints,
     progress: Progress,
     program: Program,
     conductor: Conductor,
 ) -> Actions:
-    """What the loop does between dispatches."""
+    """What the loop does between dispatches; `levels` are those of the validation split."""
     compute_dtype = dtype_of(config.model)
-    evaluator = Evaluator(
-        corpus.data,
-        *corpus.bounds.valid,
-        alphabet,
-        mesh,
-        compute_dtype=compute_dtype,
-        recurrence_name=recurrence_of(config.model, config.mesh.model),
-        layout=program.layout,
-        reset_every=config.data.reset_every,
+    evaluator = program.evaluator_of(corpus.data)(
+        *corpus.bounds.valid, reset_every=config.data.reset_every
     )
     settings = Settings(temperature=SAMPLE_TEMPERATURE, reset_every=config.data.reset_every)
     decoder = Decoder(1, settings, compute_dtype, connections=config.model.connections)
@@ -98,8 +93,6 @@ def make_actions(
         )
         with jax.transfer_guard("allow"):
             checkpoints.save(state, step, metadata)
-
-    levels = cached_ngram_levels(corpus, "valid") if coordination.is_first() else []
 
     def reference(bits: float) -> str:
         if not levels:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from charlstm.training.diagnosis.observed import Block
 from charlstm.training.metrics import bytes_rate
-from charlstm.training.observed import Block
 from charlstm.training.progress import Progress
 from charlstm.training.step import UpdateMetrics
 

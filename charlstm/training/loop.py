@@ -12,11 +12,11 @@ import jax
 from charlstm.config import TrainingConfig
 from charlstm.data.streams import Streams
 from charlstm.errors import Ended, TrainingFailed
+from charlstm.evaluation.evaluator import Evaluation
 from charlstm.model.language_model import Params
 from charlstm.training import averaging
 from charlstm.training.conductor import Conductor
-from charlstm.training.diagnosing import Diagnostician
-from charlstm.training.evaluation import Evaluation
+from charlstm.training.diagnosis.diagnostician import Diagnostician
 from charlstm.training.interval import Interval, summary
 from charlstm.training.metrics import Console, Writer
 from charlstm.training.profile import Profile

@@ -1,6 +1,7 @@
 """What a configuration computes: the state it starts from and the compiled dispatch."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from charlstm.config import Config, ModelConfig
 from charlstm.data.corpus import Alphabet
 from charlstm.data.mapped import release
 from charlstm.data.streams import Streams, resident_bytes
+from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model import recurrence
 from charlstm.model.dropout import Dropout
 from charlstm.model.language_model import Params
@@ -98,6 +100,18 @@ class Program:
     def whole(self, params: Params) -> Params:
         """The parameters on every device whole, for sampling."""
         return jax.jit(self.layout.gather)(params) if self.layout.splits_weights else params
+
+    def evaluator_of(self, data: np.ndarray) -> Callable[..., Evaluator]:
+        """Makes an `Evaluator` of a corpus between two bounds, with a `reset_every`."""
+        return functools.partial(
+            Evaluator,
+            data,
+            alphabet=self._alphabet,
+            mesh=self._mesh,
+            compute_dtype=dtype_of(self._config.model),
+            recurrence_name=recurrence_of(self._config.model, self._config.mesh.model),
+            gather=self.layout.for_computing,
+        )
 
     def abstract_state(self) -> TrainState:
         """The shapes, dtypes and shardings of the state, and none of its numbers."""

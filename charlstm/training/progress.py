@@ -5,8 +5,8 @@ from typing import Any
 
 from charlstm.config import OptimizerConfig
 from charlstm.training.averaging import Validations
+from charlstm.training.diagnosis.history import History
 from charlstm.training.goodput import Goodput
-from charlstm.training.history import History
 from charlstm.training.metrics import Clock
 
 

@@ -30,14 +30,14 @@ from charlstm.training.actions import make_actions
 from charlstm.training.checkpoint import Checkpoints
 from charlstm.training.conductor import Conductor, Pace
 from charlstm.training.continuing import read_weights, require_same_run, sized
-from charlstm.training.diagnosing import Diagnostician, make_probe, setting_of
+from charlstm.training.diagnosis.diagnostician import Diagnostician, make_probe, setting_of
 from charlstm.training.goodput import Goodput, process_began
 from charlstm.training.input import load_shared_corpus
 from charlstm.training.introduction import describe_shardings, introduce
 from charlstm.training.loop import after_validation, ended, evaluation_is_due, fit, validate
 from charlstm.training.metrics import Console, make_console, make_metrics_file
 from charlstm.training.profile import Profile
-from charlstm.training.program import CompiledDispatch, Program, dtype_of, recurrence_of
+from charlstm.training.program import CompiledDispatch, Program
 from charlstm.training.progress import Progress
 from charlstm.training.writers import Writers, other_writers
 
@@ -153,22 +153,17 @@ def train(
         conductor = Conductor(pace, watch, training.checkpoint_seconds)
         writer = Writers([make_metrics_file(folder, first_step), *others])
         actions = make_actions(
-            config, writer, corpus, alphabet, mesh, checkpoints, progress, program, conductor
+            config, writer, corpus, alphabet, levels, checkpoints, progress, program, conductor
         )
         console = make_console(training.num_updates, first_step)
         diagnostician = Diagnostician(
             setting_of(config, streams, state.params, levels),
             progress.history,
             make_probe(
-                corpus,
+                program.evaluator_of(corpus.data),
                 corpus.bounds.valid,
-                alphabet,
-                mesh,
-                compute_dtype=dtype_of(config.model),
-                recurrence_name=recurrence_of(config.model, config.mesh.model),
-                layout=program.layout,
-                reset_every=config.data.reset_every,
-                leaving=conductor.leaving,
+                config.data.reset_every,
+                conductor.leaving,
             ),
             writer,
             console,

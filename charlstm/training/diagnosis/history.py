@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from charlstm.training import diagnosis
-from charlstm.training.observed import Block, Diagnosis, Setting, Validation, Verdict
+from charlstm.training.diagnosis import faults
+from charlstm.training.diagnosis.observed import Block, Diagnosis, Setting, Validation, Verdict
 
 KEPT = 12  # blocks and validations
 
@@ -40,14 +40,14 @@ class History:
             return []
         self.blocks = _recent([*self.blocks, self.pending], key=lambda block: block.mean_bits)
         self.pending = Block()
-        high = diagnosis.learning_rate_too_high(setting, self.blocks)
+        high = faults.learning_rate_too_high(setting, self.blocks)
         found = self._new(
             ("learning_rate_too_high", high),
-            ("learning_rate_too_low", diagnosis.learning_rate_too_low(setting, self.blocks)),
+            ("learning_rate_too_low", faults.learning_rate_too_low(setting, self.blocks)),
         )
         if "learning_rate_too_high" in self.active:
             return found  # large gradients come of it
-        clipped = diagnosis.gradients_clipped(setting, self.blocks)
+        clipped = faults.gradients_clipped(setting, self.blocks)
         return found + self._new(("gradients_clipped", clipped))
 
     def validated(
@@ -63,7 +63,7 @@ class History:
             validation = Validation(step, bits, self.since_validation.mean_bits)
             self.validations = _recent([*self.validations, validation], key=lambda v: v.valid)
         self.since_validation = Block()
-        unused = diagnosis.state_unused(setting.levels, setting.carry_state, bits, carried, zeroed)
+        unused = faults.state_unused(setting.levels, setting.carry_state, bits, carried, zeroed)
         # A state that is carried may be of no use yet as the loss passes through the level.
         may_pass = setting.carry_state or setting.window_length > 1
         if isinstance(unused, Diagnosis) and may_pass and unused.code not in self.unsure:
@@ -72,12 +72,12 @@ class History:
         elif unused is False and "state_unused" in self.unsure:
             self.unsure.remove("state_unused")
         return self._new(
-            ("state_unused", unused), ("overfitting", diagnosis.overfitting(self.validations))
+            ("state_unused", unused), ("overfitting", faults.overfitting(self.validations))
         )
 
     def began(self, setting: Setting) -> list[Diagnosis]:
         """The faults that are known before the first update."""
-        return self._new(("streams_too_short", diagnosis.streams_too_short(setting)))
+        return self._new(("streams_too_short", faults.streams_too_short(setting)))
 
     def _new(self, *verdicts: tuple[str, Verdict]) -> list[Diagnosis]:
         new = []

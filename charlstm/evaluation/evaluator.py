@@ -20,16 +20,17 @@ from charlstm import distributed
 from charlstm.data.corpus import Alphabet
 from charlstm.data.mapped import release
 from charlstm.data.streams import resident_bytes
+from charlstm.evaluation.rows import WARM_UP, Rows
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
-from charlstm.training.layout import Layout
-from charlstm.training.rows import WARM_UP, Rows
 
 CHUNK = 16  # windows in one jitted call
 CHUNKS_AHEAD = 2  # of the device
 BYTES_BEFORE_TEXT = b"\n"
 # Texts up to this size stay on the device from one evaluation to the next.
 RESIDENT_BYTES = 2**26
+
+Gather = Callable[[Params], Params]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Evaluator:
       alphabet: of the model.
       mesh: the devices; rows are split over them.
       compute_dtype, recurrence_name: as in `language_model.apply`.
-      layout: of the parameters; None: whole on every device.
+      gather: makes the parameters whole for computing, where they are shared out over devices.
       reset_every: the state is zero before every so many bytes of the text; 0: it is carried on.
       warm_up: bytes that each row reads first, unscored; of no use where the state is reset.
 
@@ -73,7 +74,7 @@ class Evaluator:
         *,
         compute_dtype: Any,
         recurrence_name: str,
-        layout: Layout | None = None,
+        gather: Gather | None = None,
         reset_every: int = 0,
         warm_up: int = WARM_UP,
     ):
@@ -95,7 +96,7 @@ class Evaluator:
                 _score_chunk,
                 compute_dtype=compute_dtype,
                 recurrence_name=recurrence_name,
-                layout=layout,
+                gather=gather,
                 fresh=zero_carry if self._rows.is_fresh else None,
             ),
             static_argnames="temperatures",
@@ -183,12 +184,12 @@ def _score_chunk(
     *,
     compute_dtype: Any,
     recurrence_name: str,
-    layout: Layout | None,
+    gather: Gather | None,
     fresh: Callable[[Params], Any] | None,
     temperatures: tuple[float, ...],
 ) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     """Carry after the chunk; sums of nats [K, temperatures] and of right guesses [K], float32."""
-    params = params if layout is None else layout.for_computing(params)
+    params = params if gather is None else gather(params)
 
     def body(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
         window, scored = inputs

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from charlstm.errors import UserError
-from charlstm.training.evaluation import Evaluation
-from charlstm.training.temperature import GRID, best_on_grid, parse, tempered
+from charlstm.evaluation.evaluator import Evaluation
+from charlstm.evaluation.temperature import GRID, best_on_grid, parse, tempered
 
 
 def nats_at(temperature, logits, targets):

@@ -9,8 +9,8 @@ import pytest
 from charlstm import distributed
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-from charlstm.training import rows
-from charlstm.training.evaluation import Evaluator
+from charlstm.evaluation import rows
+from charlstm.evaluation.evaluator import Evaluator
 
 SYMBOLS = b"\nabcdefghij"
 ALPHABET = Alphabet("corpus", SYMBOLS)

@@ -10,7 +10,14 @@ Losses of training are taken in blocks of updates, long enough for their means t
 from collections.abc import Sequence
 
 from charlstm.data.ngrams import NgramLevel, order_name
-from charlstm.training.observed import Block, Diagnosis, Setting, Validation, Verdict, level_of
+from charlstm.training.diagnosis.observed import (
+    Block,
+    Diagnosis,
+    Setting,
+    Validation,
+    Verdict,
+    level_of,
+)
 
 # Levels and losses are in bits per byte.
 

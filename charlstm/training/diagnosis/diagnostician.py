@@ -12,18 +12,16 @@ import optax
 
 from charlstm import coordination
 from charlstm.config import Config
-from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel
 from charlstm.data.streams import Streams
+from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
-from charlstm.training import diagnosis
 from charlstm.training.checkpoint import FOLDER
-from charlstm.training.evaluation import Evaluator
-from charlstm.training.history import History, validations_of
-from charlstm.training.layout import Layout
+from charlstm.training.diagnosis import faults
+from charlstm.training.diagnosis.history import History, validations_of
+from charlstm.training.diagnosis.observed import Block, Diagnosis, Setting
 from charlstm.training.metrics import Console, Writer, read_figures
-from charlstm.training.observed import Block, Diagnosis, Setting
 
 # Of the validation split, for the comparison with a state that is zero before every byte.
 PROBE_BYTES = 2**16
@@ -60,7 +58,7 @@ class Diagnostician:
     def validated(self, step: int, params: Params, bits_per_byte: float) -> None:
         """After a validation was written."""
         near = coordination.from_first(
-            lambda: str(diagnosis.near_bigram(self._setting.levels, bits_per_byte))
+            lambda: str(faults.near_bigram(self._setting.levels, bits_per_byte))
         )
         carried = zeroed = None
         if near == "True":
@@ -102,39 +100,22 @@ def setting_of(
 
 
 def make_probe(
-    corpus: Corpus,
+    evaluator_of: Callable[..., Evaluator],
     bounds: tuple[int, int],
-    alphabet: Alphabet,
-    mesh: jax.sharding.Mesh,
-    *,
-    compute_dtype: object,
-    recurrence_name: str,
-    layout: Layout | None = None,
     reset_every: int = 0,
     leaving: Callable[[], bool] = lambda: False,
 ) -> Probe:
     """Compares the state as in training with one that is zero before every byte.
 
     Args:
-      corpus: the text.
-      bounds: of the part of it that is scored, of which the first `PROBE_BYTES` are read.
-      alphabet, mesh, compute_dtype, recurrence_name, layout, reset_every: as in `Evaluator`.
+      evaluator_of: an `Evaluator` of the text between two bounds, with a `reset_every`.
+      bounds: of the part of the text that is scored, of which the first `PROBE_BYTES` are read.
+      reset_every: as in training.
       leaving: whether to leave off, asked again and again.
     """
     start, stop = bounds[0], min(bounds[1], bounds[0] + PROBE_BYTES)
     as_trained, zeroed = (
-        Evaluator(
-            corpus.data,
-            start,
-            stop,
-            alphabet,
-            mesh,
-            compute_dtype=compute_dtype,
-            recurrence_name=recurrence_name,
-            layout=layout,
-            reset_every=every,
-        )
-        for every in (reset_every, 1)
+        evaluator_of(start, stop, reset_every=every) for every in (reset_every, 1)
     )
 
     def probe(params: Params) -> tuple[float, float] | None:
@@ -151,10 +132,10 @@ def unused(
     levels: Sequence[NgramLevel], carry_state: bool, bits: float, probe: Probe, params: Params
 ) -> list[Diagnosis]:
     """Of a model that was scored: `state_unused`, if it is so."""
-    if not diagnosis.near_bigram(levels, bits):
+    if not faults.near_bigram(levels, bits):
         return []
     carried, zeroed = probe(params) or (None, None)
-    verdict = diagnosis.state_unused(levels, carry_state, bits, carried, zeroed)
+    verdict = faults.state_unused(levels, carry_state, bits, carried, zeroed)
     return [verdict] if isinstance(verdict, Diagnosis) else []
 
 
@@ -163,5 +144,5 @@ def overfitted(checkpoint: Path) -> list[Diagnosis]:
     if checkpoint.parent.name != FOLDER or not checkpoint.name.isdigit():
         return []
     lines = read_figures(checkpoint.parent.parent)
-    verdict = diagnosis.overfitting(validations_of(lines, int(checkpoint.name)))
+    verdict = faults.overfitting(validations_of(lines, int(checkpoint.name)))
     return [verdict] if isinstance(verdict, Diagnosis) else []

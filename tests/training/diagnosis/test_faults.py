@@ -6,9 +6,9 @@ import json
 import pytest
 
 from charlstm.data.ngrams import NgramLevel
-from charlstm.training import diagnosis
-from charlstm.training.history import KEPT, History, validations_of
-from charlstm.training.observed import Block, Diagnosis, Setting, Validation
+from charlstm.training.diagnosis import faults
+from charlstm.training.diagnosis.history import KEPT, History, validations_of
+from charlstm.training.diagnosis.observed import Block, Diagnosis, Setting, Validation
 
 BITS = {0: 4.8, 1: 3.6, 2: 3.0, 3: 2.5}
 LEVELS = [NgramLevel(order, bits, 0.3, 1000, 100) for order, bits in BITS.items()]
@@ -52,13 +52,13 @@ def is_said(verdict):
 class TestStreamsTooShort:
     @pytest.mark.parametrize(("stream_bytes", "said"), [(31, True), (127, True), (128, False)])
     def test_four_windows_are_enough(self, stream_bytes, said):
-        assert is_said(diagnosis.streams_too_short(setting(stream_bytes=stream_bytes))) == said
+        assert is_said(faults.streams_too_short(setting(stream_bytes=stream_bytes))) == said
 
     def test_the_number_of_streams_it_names_cures_it(self):
-        found = diagnosis.streams_too_short(setting(num_streams=64, stream_bytes=40))
+        found = faults.streams_too_short(setting(num_streams=64, stream_bytes=40))
         assert "data.num_streams (to 20 or so)" in found.message
         cured = setting(num_streams=20, stream_bytes=64 * 40 // 20)
-        assert diagnosis.streams_too_short(cured) is False
+        assert faults.streams_too_short(cured) is False
 
 
 class TestStateUnused:
@@ -74,18 +74,18 @@ class TestStateUnused:
         ],
     )
     def test_score_and_zeroed_state_decide(self, bits, carried, zeroed, verdict):
-        found = diagnosis.state_unused(LEVELS, False, bits, carried, zeroed)
+        found = faults.state_unused(LEVELS, False, bits, carried, zeroed)
         assert is_said(found) if verdict else found is verdict
 
     def test_the_line_names_level_and_cure(self):
-        found = diagnosis.state_unused(LEVELS, False, 3.62, 3.6, 3.6)
+        found = faults.state_unused(LEVELS, False, 3.62, 3.6, 3.6)
         assert found.message.startswith(
             "3.62 bpb is this text's bigram level (3.60): the network is not using its state"
         )
         assert "data.carry_state=true" in found.message
 
     def test_without_levels_nothing_is_said(self):
-        assert diagnosis.state_unused([], True, 3.62, 3.6, 3.6) is False
+        assert faults.state_unused([], True, 3.62, 3.6, 3.6) is False
 
     def test_a_carried_state_must_be_idle_twice(self):
         """As the loss comes down a state may be of no use yet."""
@@ -109,7 +109,7 @@ class TestOverfitting:
         return [Validation(10 * i, *pair) for i, pair in enumerate(pairs, 1)]
 
     def test_train_falls_and_valid_rises(self):
-        found = diagnosis.overfitting(
+        found = faults.overfitting(
             self.curve((3.0, 3.0), (2.5, 2.4), (2.6, 2.2), (2.7, 2.0), (2.8, 1.8))
         )
         assert found.code == "overfitting"
@@ -127,7 +127,7 @@ class TestOverfitting:
         ],
     )
     def test_all_else_is_not(self, curve):
-        assert not is_said(diagnosis.overfitting(self.curve(*curve)))
+        assert not is_said(faults.overfitting(self.curve(*curve)))
 
     def test_it_is_read_from_the_lines_of_metrics(self):
         lines = [
@@ -151,7 +151,7 @@ class TestLearningRateTooHigh:
         ids=["not finite", "risen", "diverged"],
     )
     def test_updates_fail_or_the_loss_rises_and_stays(self, seen):
-        found = diagnosis.learning_rate_too_high(SETTING, seen)
+        found = faults.learning_rate_too_high(SETTING, seen)
         assert found.code == "learning_rate_too_high"
         assert "optimizer.learning_rate=0.002" in found.message
 
@@ -168,12 +168,12 @@ class TestLearningRateTooHigh:
         ],
     )
     def test_all_else_is_not(self, seen):
-        assert not is_said(diagnosis.learning_rate_too_high(SETTING, seen))
+        assert not is_said(faults.learning_rate_too_high(SETTING, seen))
 
     def test_large_steps_that_learn_not_even_frequencies(self):
         large = setting(relative_update=0.1)
-        assert is_said(diagnosis.learning_rate_too_high(large, blocks([6, 5.2, *[4.9] * 6])))
-        assert not is_said(diagnosis.learning_rate_too_high(large, blocks([6, 5.2, *[4.5] * 6])))
+        assert is_said(faults.learning_rate_too_high(large, blocks([6, 5.2, *[4.9] * 6])))
+        assert not is_said(faults.learning_rate_too_high(large, blocks([6, 5.2, *[4.5] * 6])))
 
 
 class TestLearningRateTooLow:
@@ -181,7 +181,7 @@ class TestLearningRateTooLow:
     SLOW = blocks([8.5 - 0.05 * i for i in range(10)])
 
     def test_a_loss_that_falls_along_a_line_and_will_not_arrive(self):
-        found = diagnosis.learning_rate_too_low(self.SMALL, self.SLOW)
+        found = faults.learning_rate_too_low(self.SMALL, self.SLOW)
         assert found.code == "learning_rate_too_low"
         assert "1 in 1000" in found.message and "byte frequencies level (4.80)" in found.message
 
@@ -195,13 +195,13 @@ class TestLearningRateTooLow:
         ],
     )
     def test_all_else_is_not(self, seen):
-        assert not is_said(diagnosis.learning_rate_too_low(self.SMALL, seen))
+        assert not is_said(faults.learning_rate_too_low(self.SMALL, seen))
 
     def test_no_small_steps_no_small_rate(self):
-        assert diagnosis.learning_rate_too_low(SETTING, self.SLOW) is False
+        assert faults.learning_rate_too_low(SETTING, self.SLOW) is False
 
     def test_a_loss_that_stands_still_by_tiny_steps(self):
-        assert is_said(diagnosis.learning_rate_too_low(self.SMALL, blocks([8.5] * 10)))
+        assert is_said(faults.learning_rate_too_low(self.SMALL, blocks([8.5] * 10)))
 
 
 class TestGradientsClipped:
@@ -215,7 +215,7 @@ class TestGradientsClipped:
         ],
     )
     def test_nearly_every_update_of_a_long_stretch(self, seen, said):
-        found = diagnosis.gradients_clipped(SETTING, seen)
+        found = faults.gradients_clipped(SETTING, seen)
         assert is_said(found) == said
         if said:
             assert (
@@ -223,7 +223,7 @@ class TestGradientsClipped:
             )
 
     def test_without_clipping_there_is_none(self):
-        assert diagnosis.gradients_clipped(setting(clip_norm=0), blocks([4] * 9)) is False
+        assert faults.gradients_clipped(setting(clip_norm=0), blocks([4] * 9)) is False
 
 
 class TestHistory:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from charlstm.errors import UserError
-from charlstm.training.evaluation import Evaluation
+from charlstm.evaluation.evaluator import Evaluation
 
 # An eighth of an octave apart, from 1/2 to 2.
 GRID = tuple(2 ** (k / 8) for k in range(-8, 9))

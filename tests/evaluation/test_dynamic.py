@@ -7,8 +7,8 @@ import pytest
 
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-from charlstm.training import dynamic
-from charlstm.training.dynamic import DynamicEvaluator, Rule
+from charlstm.evaluation import dynamic
+from charlstm.evaluation.dynamic import DynamicEvaluator, Rule
 
 SYMBOLS = b"\nabcdefghij"
 ALPHABET = Alphabet("corpus", SYMBOLS)

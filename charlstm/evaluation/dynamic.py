@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
+from charlstm.evaluation.evaluator import BYTES_BEFORE_TEXT, Evaluation
+from charlstm.evaluation.rows import WARM_UP
 from charlstm.model import language_model
 from charlstm.model.language_model import Params
 from charlstm.model.recurrence import Carry
-from charlstm.training.evaluation import BYTES_BEFORE_TEXT, Evaluation
-from charlstm.training.rows import WARM_UP
 
 CHUNK = 64  # segments in one jitted call
 # Gradients of so many segments, in so many stretches from all over the training text, give r.

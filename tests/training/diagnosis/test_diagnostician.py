@@ -7,7 +7,7 @@ import pytest
 
 from charlstm.config import Config
 from charlstm.data.ngrams import ngram_levels
-from charlstm.training.diagnosing import overfitted
+from charlstm.training.diagnosis.diagnostician import overfitted
 from charlstm.training.run import train
 
 HEALTHY = {

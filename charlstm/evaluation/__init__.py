@@ -1,0 +1,1 @@
+"""How well a model predicts a text: static, at a temperature, or going on learning."""
