@@ -120,6 +120,13 @@ def _label(process: int, output: IO[bytes] | None) -> None:
         sys.stdout.buffer.flush()
 
 
+def _failure(codes: list[int | None]) -> tuple[int, int] | None:
+    """The process that failed, and its code; one that was killed before those it took with it."""
+    fine = (None, 0, EXIT_SAVED, EXIT_INTERRUPTED)
+    failed = [(code, process) for process, code in enumerate(codes) if code not in fine]
+    return (min(failed)[1], min(failed)[0]) if failed else None
+
+
 def _watch(
     children: list[subprocess.Popen[bytes]], signals: list[int], grace_seconds: float
 ) -> int:
@@ -132,14 +139,12 @@ def _watch(
             for child in children:
                 if child.poll() is None:
                     child.send_signal(number)
-        for process, child in enumerate(children):
-            code = child.poll()
-            if failed is None and code not in (None, 0, EXIT_SAVED, EXIT_INTERRUPTED):
-                assert code is not None
-                failed = process, code
-                until = time.monotonic() + grace_seconds
+        if failed is None:
+            failed = _failure([child.poll() for child in children])
+            until = float("inf") if failed is None else time.monotonic() + grace_seconds
         time.sleep(0.02)
     codes = [child.poll() for child in children]
+    failed = failed or _failure(codes)
     if failed is None:
         ended = {code for code in codes if code is not None}
         if len(ended) == 1:

@@ -14,5 +14,5 @@ def get_config() -> Config:
         model=ModelConfig(num_layers=2, hidden_size=512, alphabet="corpus"),
         data=DataConfig(corpus="shakespeare", num_streams=32, window_length=64),
         optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=0.01),
-        training=TrainingConfig(num_updates=8000, evaluate_every=1000, sample_every=1000),
+        training=TrainingConfig(num_updates=7000, evaluate_every=1000, sample_every=1000),
     )

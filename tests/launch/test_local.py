@@ -1,6 +1,7 @@
 """`launch/local.py` as users run it."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -77,6 +78,13 @@ def test_the_first_death_ends_the_rest(local, tmp_path):
     assert process.returncode not in (0, 75)
     assert "local.py: process 1 was killed by SIGKILL" in output
     assert not is_alive(first)
+
+
+def test_of_deaths_seen_together_the_kill_is_named():
+    failure = runpy.run_path(str(LOCAL))["_failure"]
+    assert failure([1, -9]) == (1, -9)
+    assert failure([None, 1]) == (1, 1)
+    assert failure([0, 75, None]) is None
 
 
 def test_its_own_death_leaves_nobody_behind(local, tmp_path):
