@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
 def restart() -> None:
     """Begins the process once more, the same command under the same number, if it gains by it."""
     wanted = environment()
-    if wanted:
+    if wanted and sys.executable:
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wanted)

@@ -2,7 +2,9 @@
 
 charlstm train --config=shakespeare_cpu
 
-Not yet run to its end.
+Result on two cores of an AMD EPYC (Zen 3) in 2,895 s, some of them beside other work: 1.986 bits
+per byte on the validation split, 1.952 on the test split, 1.706 there with `evaluate --dynamic`
+(jax 0.10.2, 2026-11-24).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
