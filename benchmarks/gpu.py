@@ -78,6 +78,7 @@ def _runs(stage: str) -> list[Run]:
     dtype = "float32" if tiny else "bfloat16"
     xla = [f"--xla_flags={name}={flags}" for name, flags in _XLA_FLAGS.items()]
     recurrences = f"--recurrence={','.join(_RECURRENCE.value)}"
+    rehearsal = _TINY_RECIPES if tiny else []
     match stage:
         case "correctness":
             return [Run("correctness", ["--shape=2x16-B4-T8"] if tiny else [])]
@@ -108,10 +109,10 @@ def _runs(stage: str) -> list[Run]:
             return [Run("sampling_throughput", [*sizes, f"--dtype={dtype}", *few])]
         case "recipes":
             recipes = ["--recipes=tinyshakespeare,shakespeare", "--seconds=180"]
-            return [Run("recipes", [*recipes, *(_TINY_RECIPES if tiny else [])])]
+            return [Run("recipes", [*recipes, *rehearsal])]
         case "enwik8":
             recipe = ["--recipes=enwik8", "--name=enwik8", "--seconds=1700", "--at_once=490"]
-            return [Run("recipes", [*recipe, *(_TINY_RECIPES if tiny else [])])]
+            return [Run("recipes", [*recipe, *rehearsal])]
     raise app.UsageError(f"no stage {stage!r}; the stages are {', '.join(STAGES)}")
 
 

@@ -128,7 +128,7 @@ def _evaluate(folder: Path, split: str, *, dynamic: bool) -> dict[str, Any]:
         command.append(f"--corpus={_CORPUS.value}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Failed((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        raise Failed.of(done.stderr, done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -20,7 +20,12 @@ _SECONDS_TO_SAVE = 60.0
 
 
 class Failed(Exception):
-    """A run that ended with an error; its last line."""
+    """A command that ended with an error; its last line."""
+
+    @classmethod
+    def of(cls, errors: str, code: int) -> "Failed":
+        """From what it wrote to standard error, and its exit code."""
+        return cls((errors.strip().splitlines() or [f"exit code {code}"])[-1])
 
 
 def train(
@@ -58,7 +63,7 @@ def train(
         if code in (0, EXIT_SAVED):
             return code == 0
         errors.seek(0)
-        raise Failed((errors.read().strip().splitlines() or [f"exit code {code}"])[-1])
+        raise Failed.of(errors.read(), code)
 
 
 def fit(

@@ -123,8 +123,8 @@ def _label(process: int, output: IO[bytes] | None) -> None:
 def _failure(codes: list[int | None]) -> tuple[int, int] | None:
     """The process that failed, and its code; one that was killed before those it took with it."""
     fine = (None, 0, EXIT_SAVED, EXIT_INTERRUPTED)
-    failed = [(code, process) for process, code in enumerate(codes) if code not in fine]
-    return (min(failed)[1], min(failed)[0]) if failed else None
+    failed = [(process, code) for process, code in enumerate(codes) if code not in fine]
+    return min(failed, key=lambda failure: failure[1], default=None)
 
 
 def _watch(

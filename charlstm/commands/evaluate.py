@@ -6,7 +6,6 @@ charlstm evaluate --checkpoint=runs/quickstart --temperature=fit --dynamic
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -138,11 +137,11 @@ def main(argv: Sequence[str]) -> None:
 
     from charlstm import distributed
     from charlstm.evaluation import temperature
-    from charlstm.evaluation.evaluator import Evaluation, Evaluator
+    from charlstm.evaluation.evaluator import Evaluation
     from charlstm.evaluation.rows import WARM_UP
     from charlstm.training import checkpoint
     from charlstm.training.diagnosis.diagnostician import make_probe, overfitted, unused
-    from charlstm.training.program import dtype_of, recurrence_of
+    from charlstm.training.program import evaluator_of
 
     wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
     warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
@@ -167,22 +166,15 @@ def main(argv: Sequence[str]) -> None:
     mesh = distributed.make_mesh(jax.device_count())
     with jax.set_mesh(mesh):
         params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
-        evaluator_of = functools.partial(
-            Evaluator,
-            corpus.data,
-            alphabet=metadata.alphabet,
-            mesh=mesh,
-            compute_dtype=dtype_of(model),
-            recurrence_name=recurrence_of(model),
-        )
+        make_evaluator = evaluator_of(model, corpus.data, metadata.alphabet, mesh)
 
         def static(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
-            evaluator = evaluator_of(*bounds, reset_every=data.reset_every, warm_up=warm_up)
+            evaluator = make_evaluator(*bounds, reset_every=data.reset_every, warm_up=warm_up)
             return evaluator.at_temperatures(params, temperatures)
 
         score(STATIC, static)
         bits = scores[STATIC].plain.bits_per_byte
-        probe = make_probe(evaluator_of, bounds, data.reset_every)
+        probe = make_probe(make_evaluator, bounds, data.reset_every)
         diagnoses = [
             *unused(levels, data.carry_state, bits, probe, params),
             *overfitted(folder),

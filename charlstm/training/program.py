@@ -103,15 +103,10 @@ class Program:
 
     def evaluator_of(self, data: np.ndarray) -> Callable[..., Evaluator]:
         """Makes an `Evaluator` of a corpus between two bounds, with a `reset_every`."""
-        return functools.partial(
-            Evaluator,
-            data,
-            alphabet=self._alphabet,
-            mesh=self._mesh,
-            compute_dtype=dtype_of(self._config.model),
-            recurrence_name=recurrence_of(self._config.model, self._config.mesh.model),
-            gather=self.layout.for_computing,
+        make = evaluator_of(
+            self._config.model, data, self._alphabet, self._mesh, self._config.mesh.model
         )
+        return functools.partial(make, gather=self.layout.for_computing)
 
     def abstract_state(self) -> TrainState:
         """The shapes, dtypes and shardings of the state, and none of its numbers."""
@@ -231,6 +226,24 @@ def dtype_of(model: ModelConfig) -> Any:
     if model.compute_dtype == "auto":
         return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     return jnp.dtype(model.compute_dtype)
+
+
+def evaluator_of(
+    model: ModelConfig,
+    data: np.ndarray,
+    alphabet: Alphabet,
+    mesh: jax.sharding.Mesh,
+    model_devices: int = 1,
+) -> Callable[..., Evaluator]:
+    """Makes an `Evaluator` of a corpus between two bounds, computing as a model does."""
+    return functools.partial(
+        Evaluator,
+        data,
+        alphabet=alphabet,
+        mesh=mesh,
+        compute_dtype=dtype_of(model),
+        recurrence_name=recurrence_of(model, model_devices),
+    )
 
 
 def recurrence_of(model: ModelConfig, model_devices: int = 1) -> str:
