@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         spec: dict[str, Any] = {"shape": shape.to_json()}
         if _FOLDER.value:
             spec["folder"] = _FOLDER.value
-        entry = Entry(str(shape), ".checkpointing", spec, environment=lineup.ENVIRONMENT)
+        entry = Entry(str(shape), ".checkpointing", spec, environment=lineup.ENVIRONMENT, warm_up=0)
         (outcome,) = common.compete([entry], report)
         row: dict[str, Any] = {"shape": str(shape), "status": outcome.status}
         if outcome.ok:

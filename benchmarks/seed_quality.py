@@ -52,7 +52,7 @@ def train(
             "text": str(text),
             "snapshots": folder,
         }
-        entry = dataclasses.replace(entry, spec=spec, count=turn_seconds)
+        entry = dataclasses.replace(entry, spec=spec, count=turn_seconds, warm_up=0)
         # The first turn warms up and is not counted, but it is training all the same.
         (outcome,) = take_turns([entry], turns - 1, 0.0, common.say)
         if not outcome.ok:

@@ -1,7 +1,8 @@
 """Contestants take turns (A B C A B C …), each in a long-lived process of its own.
 
 A turn is a fixed number of units of work, chosen beforehand so that it takes about as long as
-was asked for. Imports, compilation and those first turns are not part of what is measured.
+was asked for. Imports, compilation and those first turns are not part of what is measured, nor is
+the unit of work with which a contestant finds its pace again at the beginning of each turn.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ class Entry:
       python: the interpreter to run it with.
       environment: variables to set for it.
       count: units of a turn; 0 chooses them by the time they take.
+      warm_up: units before those, which are not measured.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Entry:
     python: str = sys.executable
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     count: int = 0
+    warm_up: int = 1
 
 
 @dataclasses.dataclass
@@ -127,7 +130,7 @@ def take_turns(
             for number in list(children):
                 outcome = outcomes[number]
                 with _reasons(outcome):
-                    reply = children[number].turn(outcome.count)
+                    reply = children[number].turn(outcome.count, outcome.entry.warm_up)
                     outcome.seconds.append(reply["seconds"])
                     outcome.values.append(reply["values"])
                     outcome.peak_rss_bytes = reply["peak_rss_bytes"]
@@ -180,9 +183,9 @@ class _Child:
         except BrokenPipeError:
             pass  # the read that follows says why
 
-    def turn(self, count: int) -> dict[str, Any]:
-        """Lets it do `count` units of work."""
-        self.send({"count": count})
+    def turn(self, count: int, warm_up: int = 0) -> dict[str, Any]:
+        """Lets it do `count` units of work, after some that are not measured."""
+        self.send({"count": count, "warm_up": warm_up})
         return self.read(TURN_LIMIT)
 
     def read(self, limit: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from charlstm.training.checkpoint import FOLDER, Checkpoints, Metadata
 
 
 def prepare(spec: dict[str, Any]) -> Contestant:
-    """A turn makes `count` updates without and `count` with a save at their beginning.
+    """A turn makes an update, `count` updates, and `count` with a save at their beginning.
 
     Its figures are seconds: `plain`, `saving` (both of the updates), `call` (until `save` returns),
     `finish` (until the checkpoint is on disk), `restore`; and `checkpoint_bytes`.
@@ -38,6 +38,7 @@ def prepare(spec: dict[str, Any]) -> Contestant:
     )
 
     def turn(count: int) -> dict[str, float]:
+        training.advance(1)  # finds its pace
         begin = time.perf_counter()
         training.advance(count)
         plain = time.perf_counter() - begin
