@@ -2,7 +2,7 @@
 
 charlstm train --config=quickstart
 
-Result on two cores of an AMD EPYC (Zen 3) in 124 s: 2.173 bits per byte on the validation split,
+Result on two cores of an AMD EPYC (Zen 3) in 127 s: 2.173 bits per byte on the validation split,
 2.193 on the test split (jax 0.10.2, 2026-11-24).
 """
 
