@@ -40,8 +40,8 @@ def assert_same_curve(folder, alone):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-# Devices of one process, processes of one device; several of several are below.
-@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (1, 8), (2, 2)])
+# Devices of one process, processes of one device, and several of several.
+@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (1, 8), (2, 2), (4, 8)])
 def test_loss_curve_does_not_depend_on_processes_and_devices(train, alone, processes, devices):
     assert_same_curve(train(processes, devices), alone)
 

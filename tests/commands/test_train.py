@@ -106,7 +106,7 @@ def test_killed_at_random_moments_equals_uninterrupted(
     print("moments drawn with seed", seed)  # shown if the test fails
     moments = random.Random(seed)
     kills = 0
-    for _ in range(3):
+    for _ in range(4):
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         # A moment after some number of checkpoints are there, so that every phase is met.
         wanted = moments.choice([0, 1, 2])

@@ -172,7 +172,7 @@ def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
     print("moments drawn with seed", seed)  # shown if the test fails
     moments = random.Random(seed)
     folder = tmp_path / "ended"
-    for _ in range(2):
+    for _ in range(3):
         group = start(1, folder, *options, **COMPILING)
         time.sleep(moments.uniform(0.1, 1) * length)
         group.processes[0].send_signal(signal.SIGTERM)
