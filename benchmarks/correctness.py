@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         for dtype in _DTYPE.value:
             spec = {"shape": shape, "recurrence": recurrence, "dtype": dtype}
             name = f"{recurrence}, {dtype}"
-            entry = Entry(name, ".recurrence_errors", spec, count=1)
+            entry = Entry(name, ".recurrence_errors", spec, count=1, warm_up=0)
             (outcome,) = take_turns([entry], 1, 0.0, common.say)
             report.learn(outcome.info)
             row = {"recurrence": recurrence, "dtype": dtype, "status": outcome.status}
