@@ -24,6 +24,7 @@ from benchmarks.contestants import versions_of
 from benchmarks.reporting import Column
 from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
 from benchmarks.turns import ROOT
+from charlstm.config import Config
 from charlstm.training.metrics import read_figures
 
 _RECIPES = flags.DEFINE_list(
@@ -89,8 +90,8 @@ def _train(recipe: str, folder: Path, row: dict[str, Any]) -> bool:
     more = [f"--corpus={_CORPUS.value}"] if _CORPUS.value else []
     fields = dict(field.split("=", 1) for field in _FIELDS.value)
     if (folder / "config.json").exists():
-        settings = settings_of(folder)
-        fitted = {address: _at(settings, address) for address in _FITTED}
+        fields_of_run = Config.from_json(settings_of(folder)).flat()
+        fitted = {address: fields_of_run[address] for address in _FITTED}
     else:
         common.say(f"{recipe}: how many updates fit into {_SECONDS.value:g} s")
         fitted = fit(recipe, _SECONDS.value, _EVALUATIONS.value, fields, *more)
@@ -131,11 +132,6 @@ def _evaluate(folder: Path, split: str, *, dynamic: bool) -> dict[str, Any]:
         raise Failed.of(done.stderr, done.returncode)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _at(settings: dict[str, Any], address: str) -> Any:
-    section, field = address.split(".")
-    return settings[section][field]
 
 
 if __name__ == "__main__":

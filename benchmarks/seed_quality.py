@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
 from benchmarks.turns import Entry, Outcome, take_turns
 from benchmarks.workloads import Shape
 from charlstm import distributed
+from charlstm.config import ModelConfig
 from charlstm.data.corpus import Alphabet, Corpus, load_corpus
-from charlstm.evaluation.evaluator import Evaluator
+from charlstm.training.program import evaluator_of
 
 # Seconds and bits per byte.
 Curve = list[tuple[float, float]]
@@ -59,7 +59,9 @@ def train(
             return outcome, []
         kept = sorted(Path(folder).glob("*.npz"), key=lambda path: float(path.stem))
         started = outcome.info["first_update_seconds"]
-        bits = _score([params_of(dict(np.load(path))) for path in kept], corpus, alphabet)
+        model = ModelConfig(num_layers=shape.num_layers, hidden_size=shape.hidden_size)
+        params = [params_of(dict(np.load(path))) for path in kept]
+        bits = _score(params, model, corpus, alphabet)
         return outcome, [(started + float(p.stem), b) for p, b in zip(kept, bits, strict=True)]
 
 
@@ -74,19 +76,13 @@ def params_of(weights: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"layers": stack, "head": {"kernel": kernel, "bias": bias}}
 
 
-def _score(models: list[dict[str, Any]], corpus: Corpus, alphabet: Alphabet) -> list[float]:
-    """Bits per byte of the validation split under each set of parameters."""
+def _score(
+    models: list[dict[str, Any]], model: ModelConfig, corpus: Corpus, alphabet: Alphabet
+) -> list[float]:
+    """Bits per byte of the validation split under each set of a model's parameters."""
     mesh = distributed.make_mesh(jax.device_count())
     start, stop = corpus.bounds.valid
     with jax.set_mesh(mesh):
-        evaluate = Evaluator(
-            corpus.data,
-            start,
-            stop,
-            alphabet,
-            mesh,
-            compute_dtype=jnp.float32,
-            recurrence_name="scan",
-        )
+        evaluate = evaluator_of(model, corpus.data, alphabet, mesh)(start, stop)
         whole = distributed.replicated(mesh)
         return [evaluate(jax.device_put(params, whole)).bits_per_byte for params in models]

@@ -3,6 +3,7 @@
 They take turns with the contestants, so that a fraction of either is of the same minutes.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ def _jax_product(dtype: str) -> tuple[bool, Callable[[int, int, int], Callable[[
     def make(m: int, k: int, n: int) -> Callable[[], Any]:
         left = jax.random.normal(jax.random.key(0), (m, k), jnp.dtype(dtype))
         right = jax.random.normal(jax.random.key(1), (k, n), jnp.dtype(dtype))
-        product = jax.jit(jnp.matmul)
+        product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
         return lambda: product(left, right).block_until_ready()
 
     return jax.default_backend() == "gpu", make, jax.devices()[0].device_kind

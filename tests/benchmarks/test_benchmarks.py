@@ -126,3 +126,22 @@ def test_finished_recipe_is_scored_by_dynamic_evaluation_and_goes_no_further(
     (again,) = benchmark("recipes", *fixed, "--nodynamic")["tables"]["Recipes"]
     assert again["updates"] == row["updates"]
     assert again["test_bits_per_byte"] == row["test_bits_per_byte"]
+
+
+def test_mogrifier_is_held_against_the_plain_network(benchmark, text_file, tmp_path):
+    text = repr(str(text_file))
+    config = SMALL.replace("DataConfig(num", f"DataConfig(corpus={text}, num")
+    config = config.replace(
+        "model=Model", "optimizer=OptimizerConfig(warmup_updates=0), model=Model"
+    )
+    (tmp_path / "small.py").write_text(
+        config.replace("ModelConfig\n", "ModelConfig, OptimizerConfig\n")
+    )
+    arguments = (f"--config={tmp_path / 'small.py'}", "--updates=6", "--block=2", "--embedding=8")
+    report = benchmark("mogrifier", *arguments, "--gating_rounds=2")
+    ((plain, gated),) = report["tables"].values()
+    assert (plain["rounds"], plain["times"], gated["rounds"]) == (0, 1, 2)
+    # Q [16, 8] and R [8, 16]
+    assert gated["parameters"] - plain["parameters"] == 2 * 16 * 8
+    assert len(plain["blocks_ms"]) == len(gated["blocks_ms"]) == 3
+    assert gated["bits_per_byte"] != plain["bits_per_byte"]

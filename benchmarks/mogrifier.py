@@ -1,0 +1,233 @@
+"""Whether a Mogrifier earns its place: bits per byte and time beside the plain LSTM.
+
+  python -m benchmarks.mogrifier
+  python -m benchmarks.mogrifier --config=quickstart --updates=1000 --gating_rounds=2,4
+
+Before every time step of a Mogrifier (Melis, Kočiský & Blunsom 2020, equations 1 and 2) a layer's
+input x and last output h scale each other in turn, r times:
+
+    x ← 2σ(Q·h) ⊙ x        h ← 2σ(R·x) ⊙ h        …
+
+so that no product with x can be made ahead of the loop. All networks have the configuration's
+sizes, an embedding of --embedding numbers, the same windows, optimizer and schedule, and the same
+code, a scan that is differentiated automatically: r = 0 is the plain LSTM. They train in turn,
+--block updates at a time; milliseconds are medians over blocks. Each is scored on the whole
+validation split.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import common, reporting
+from benchmarks.contestants import versions_of
+from benchmarks.reporting import Column
+from charlstm.config import Config, load_config
+from charlstm.data.corpus import Alphabet, load_corpus
+from charlstm.data.streams import Streams
+from charlstm.model import language_model
+from charlstm.training.optimizer import make_optimizer, make_schedule
+
+_CONFIG = flags.DEFINE_string("config", "quickstart", "Sizes, streams, optimizer, and text.")
+_UPDATES = flags.DEFINE_integer("updates", 1000, "Of each network; its schedule ends with them.", 1)
+_BLOCK = flags.DEFINE_integer("block", 50, "Updates of a turn.", 1)
+_GATING_ROUNDS = flags.DEFINE_list("gating_rounds", ["2", "4"], "r, beside 0.")
+_EMBEDDING = flags.DEFINE_integer("embedding", 128, "E, numbers that stand for a byte.", 1)
+
+SCORED_ROWS = 64
+_COLUMNS = (
+    Column("rounds", "r"),
+    Column("parameters", "parameters", reporting.short),
+    Column("ms", "ms/update", reporting.number(1)),
+    Column("times", "of the plain LSTM's", reporting.ratio),
+    Column("half", "bits per byte at half the updates", reporting.number(3)),
+    Column("bits_per_byte", "at the end", reporting.number(3)),
+)
+
+Gating = list[list[jax.Array]]
+
+
+class Trained:
+    """A network in training.
+
+    Args:
+      config: the experiment.
+      alphabet_size: V.
+      rounds: r, of every layer.
+      train, valid: symbols of the two splits, uint8.
+    """
+
+    def __init__(
+        self, config: Config, alphabet_size: int, rounds: int, train: np.ndarray, valid: np.ndarray
+    ):
+        self.rounds, self.milliseconds, self.bits = rounds, list[float](), list[float]()
+        params = initial_params(config, alphabet_size, rounds, _EMBEDDING.value)
+        self.num_parameters = language_model.num_parameters(params)
+        optimizer = make_optimizer(config.optimizer)
+        schedule = make_schedule(config.optimizer, config.training.num_updates)
+        streams = Streams(len(train), config.data.num_streams, config.data.window_length)
+        first = jnp.asarray(streams.first_places())
+        text = jnp.asarray(train)
+
+        def update(step: jax.Array, state: Any) -> Any:
+            params, opt_state, carry = state
+            offset = (step.astype(jnp.uint32) * streams.window_length) % streams.num_bytes
+            window = streams.window_on_device(text, offset, first)
+            (_, carry), gradients = jax.value_and_grad(loss, has_aux=True)(params, carry, window)
+            direction, opt_state = optimizer.update(gradients, opt_state, params)
+            rate = schedule(step)
+            params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+            return params, opt_state, carry
+
+        def block(state: Any, begin: jax.Array, end: jax.Array) -> Any:
+            return jax.lax.fori_loop(begin, end, update, state)
+
+        carry = language_model.zero_carry(params, streams.num_streams)
+        self._state = params, optimizer.init(params), carry
+        at = np.int32(0)
+        self._block = jax.jit(block, donate_argnums=0).lower(self._state, at, at).compile()
+        self._score = jax.jit(score)
+        self._valid = valid
+
+    def train(self, begin: int, end: int) -> None:
+        """Makes updates `begin` … `end - 1`, and notes their time."""
+        started = time.perf_counter()
+        self._state = self._block(self._state, np.int32(begin), np.int32(end))
+        jax.block_until_ready(self._state)
+        self.milliseconds.append(1e3 * (time.perf_counter() - started) / (end - begin))
+
+    def validate(self) -> None:
+        """Notes bits per byte of the validation split, read in rows side by side."""
+        length = (len(self._valid) - 1) // SCORED_ROWS
+        places = np.arange(SCORED_ROWS) * length + np.arange(length + 1)[:, None]
+        nats = self._score(self._state[0], jnp.asarray(self._valid[places]))
+        self.bits.append(float(nats) / math.log(2))
+
+
+def initial_params(config: Config, alphabet_size: int, rounds: int, embedding_size: int) -> Any:
+    """The plain network's, and in `gating` each layer's Q [H, F] and R [F, H] in turn."""
+    model = config.model
+    params = language_model.init_params(
+        jax.random.key(0),
+        alphabet_size=alphabet_size,
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        forget_bias=model.forget_bias,
+        embedding_size=embedding_size,
+    )
+    keys = iter(jax.random.split(jax.random.key(1), max(1, model.num_layers * rounds)))
+
+    def matrix(rows: int, columns: int) -> jax.Array:
+        return jax.random.normal(next(keys), (rows, columns)) * rows**-0.5
+
+    gating: Gating = []
+    for index in range(model.num_layers):
+        sizes = model.hidden_size, embedding_size if index == 0 else model.hidden_size
+        gating.append([matrix(*sizes[:: 1 if turn % 2 == 0 else -1]) for turn in range(rounds)])
+    return params | {"gating": gating}
+
+
+def mogrified(
+    gating: Sequence[jax.Array], x: jax.Array, h: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The input [B, F] and the last output [B, H] after they have scaled each other in turn."""
+    for turn, weight in enumerate(gating):
+        if turn % 2 == 0:
+            x = 2 * jax.nn.sigmoid(h @ weight) * x
+        else:
+            h = 2 * jax.nn.sigmoid(x @ weight) * h
+    return x, h
+
+
+def loss(params: Any, carry: Any, window: jax.Array) -> tuple[jax.Array, Any]:
+    """The mean nats of a window's next symbols, and the carry after it.
+
+    Args:
+      params: see `initial_params`.
+      carry: {"h", "c"} [L, B, H].
+      window: symbols [T+1, B], the last row targets only.
+    """
+    layers = [params["layers"][str(index)] for index in range(len(params["layers"]))]
+
+    def step(carry: Any, symbols: jax.Array) -> Any:
+        x, h_all, c_all = params["embedding"][symbols], [], []
+        for layer, gating, h, c in zip(
+            layers, params["gating"], carry["h"], carry["c"], strict=True
+        ):
+            x, h = mogrified(gating, x, h)
+            z = x @ layer["weight_ih"] + h @ layer["weight_hh"] + layer["bias"]
+            i, f, g, o = jnp.split(z, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            x = h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            h_all.append(h)
+            c_all.append(c)
+        return {"h": jnp.stack(h_all), "c": jnp.stack(c_all)}, x
+
+    inputs = window.astype(jnp.int32)
+    carry, outputs = jax.lax.scan(step, carry, inputs[:-1])
+    nats, _ = language_model.next_symbol_nats(language_model.logits_of(params, outputs), inputs[1:])
+    return jnp.mean(nats), carry
+
+
+def score(params: Any, rows: jax.Array) -> jax.Array:
+    """The mean nats of rows [N+1, B] that each begin with a state of zeros."""
+    return loss(params, language_model.zero_carry(params, rows.shape[1]), rows)[0]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the plain network and those with gating side by side."""
+    del argv
+    report = common.new_report("mogrifier", "Whether a Mogrifier earns its place")
+    report.learn({"device": jax.devices()[0].device_kind})
+    report.versions |= versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy")
+    config = load_config(_CONFIG.value).replace({"training.num_updates": _UPDATES.value})
+    corpus = load_corpus(config.data.corpus, config.data.valid_size, config.data.test_size)
+    alphabet = Alphabet.of(config.model.alphabet, corpus.data)
+    splits = [alphabet.encode(corpus.split(name)) for name in ("train", "valid")]
+    networks = [
+        Trained(config, alphabet.size, rounds, *splits)
+        for rounds in (0, *map(int, filter(None, _GATING_ROUNDS.value)))
+    ]
+    blocks = max(2, _UPDATES.value // _BLOCK.value)
+    bounds = np.linspace(0, _UPDATES.value, blocks + 1).astype(int)
+    for number, (begin, end) in enumerate(itertools.pairwise(bounds), 1):
+        for network in networks:
+            network.train(int(begin), int(end))
+            if number in (blocks // 2, blocks):
+                network.validate()
+                common.say(f"update {end}, r = {network.rounds}: {network.bits[-1]:.3f}")
+    plain = float(np.median(networks[0].milliseconds))
+    rows = report.table(f"{_CONFIG.value}, {_UPDATES.value:,} updates", _COLUMNS)
+    for network in networks:
+        taken = float(np.median(network.milliseconds))
+        rows.append(
+            {
+                "rounds": network.rounds,
+                "parameters": network.num_parameters,
+                "ms": taken,
+                "times": taken / plain,
+                "half": network.bits[0],
+                "bits_per_byte": network.bits[1],
+                "blocks_ms": network.milliseconds,
+            }
+        )
+    report.write(lambda figure: _draw(figure, rows))
+
+
+def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
+    axis = figure.subplots()
+    for row in rows:
+        axis.plot(row["ms"], row["bits_per_byte"], "o", label=f"r = {row['rounds']}")
+    axis.set(xlabel="ms/update", ylabel="validation bits per byte")
+    axis.legend()
+
+
+if __name__ == "__main__":
+    app.run(main)
