@@ -265,7 +265,7 @@ class TestBadInput:
         assert snapshot(folder) == before
 
     def test_weights_that_do_not_fit(self, train, trained, tmp_path):
-        done = train(tmp_path / "run", f"--init_from={trained}")
+        done = train(tmp_path / "run", f"--init_from={trained}", "--config.model.alphabet=bytes")
         assert_refused(done, "alphabet")
 
     def test_truncated_checkpoint(self, train, trained, tmp_path):
