@@ -2,6 +2,7 @@
 
   python -m benchmarks.mogrifier
   python -m benchmarks.mogrifier --config=quickstart --updates=1000 --gating_rounds=2,4
+  python -m benchmarks.mogrifier --field=optimizer.learning_rate=4e-3
 
 Before every time step of a Mogrifier (Melis, Kočiský & Blunsom 2020, equations 1 and 2) a layer's
 input x and last output h scale each other in turn, r times:
@@ -36,6 +37,7 @@ from charlstm.model import language_model
 from charlstm.training.optimizer import make_optimizer, make_schedule
 
 _CONFIG = flags.DEFINE_string("config", "quickstart", "Sizes, streams, optimizer, and text.")
+_FIELDS = flags.DEFINE_multi_string("field", [], "section.field=value, of every network.")
 _UPDATES = flags.DEFINE_integer("updates", 1000, "Of each network; its schedule ends with them.", 1)
 _BLOCK = flags.DEFINE_integer("block", 50, "Updates of a turn.", 1)
 _GATING_ROUNDS = flags.DEFINE_list("gating_rounds", ["2", "4"], "r, beside 0.")
@@ -187,7 +189,9 @@ def main(argv: Sequence[str]) -> None:
     report = common.new_report("mogrifier", "Whether a Mogrifier earns its place")
     report.learn({"device": jax.devices()[0].device_kind})
     report.versions |= versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy")
-    config = load_config(_CONFIG.value).replace({"training.num_updates": _UPDATES.value})
+    fields = dict(field.split("=", 1) for field in _FIELDS.value)
+    fields["training.num_updates"] = _UPDATES.value
+    config = load_config(_CONFIG.value).replace(fields)
     corpus = load_corpus(config.data.corpus, config.data.valid_size, config.data.test_size)
     alphabet = Alphabet.of(config.model.alphabet, corpus.data)
     splits = [alphabet.encode(corpus.split(name)) for name in ("train", "valid")]

@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     for reader in readers(_GROWTH.value):
         run = reader.read()
         kept = [(step, text) for step, text in run.samples if step in GROWTH_UPDATES]
-        kept += run.samples[-1:]
+        kept += [sample for sample in run.samples[-1:] if sample not in kept]
         texts += [_quoted(f"{run.name}, update {step:,}", text) for step, text in kept]
     report.notes += texts
     report.write(lambda figure: _draw(figure, runs))
