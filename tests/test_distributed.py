@@ -128,7 +128,7 @@ def test_streams_that_cannot_be_shared_out_are_refused(charlstm, text_file, tmp_
 
 def test_shardings_are_printed(charlstm, text_file, tmp_path):
     flags = f"--corpus={text_file}", f"--workdir={tmp_path}", "--num_cpu_devices=4", *SMALL
-    mesh = "--config.mesh.model=2", "--config.mesh.shard=optimizer"
+    mesh = "--config.mesh.model=2", "--config.mesh.shard=optimizer", "--config.model.alphabet=bytes"
     done = charlstm("train", *flags, *mesh, "--print_shardings", "--stop_after=1")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stderr.splitlines()]

@@ -153,17 +153,17 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
             f"stays above {min(block.mean_bits for block in after_best):.2f}",
         )
     stuck = settled[-STUCK_BLOCKS:]
-    frequencies = level_of(setting.levels, 0)
-    if frequencies is not None and len(stuck) == STUCK_BLOCKS:
+    frequencies, bigram = level_of(setting.levels, 0), level_of(setting.levels, 1)
+    if frequencies is not None and bigram is not None and len(stuck) == STUCK_BLOCKS:
         lowest = min(block.mean_bits for block in stuck)
         falls = stuck[0].mean_bits - stuck[-1].mean_bits
         large = setting.relative_update > SUSPICIOUSLY_LARGE
-        # Not even the frequencies of the bytes were learned.
-        if large and lowest > frequencies - STUCK_WITHIN and falls < STUCK_WITHIN:
+        # Little more than the frequencies of the bytes was learned.
+        if large and lowest > (frequencies + bigram) / 2 and falls < STUCK_WITHIN:
             return _too_high(
                 setting,
-                f"the training loss stays at {stuck[-1].mean_bits:.2f} bpb, no better than this "
-                f"text's byte frequencies ({frequencies:.2f})",
+                f"the training loss stays at {stuck[-1].mean_bits:.2f} bpb, nearer to this text's "
+                f"byte frequencies ({frequencies:.2f}) than to its bigram level ({bigram:.2f})",
             )
     if recent.skipped == 0 and blocks[-1].mean_bits < best.mean_bits + RISEN_BY / 2:
         return False

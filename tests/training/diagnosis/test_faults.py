@@ -170,10 +170,16 @@ class TestLearningRateTooHigh:
     def test_all_else_is_not(self, seen):
         assert not is_said(faults.learning_rate_too_high(SETTING, seen))
 
-    def test_large_steps_that_learn_not_even_frequencies(self):
+    def test_large_steps_that_learn_little_more_than_frequencies(self):
         large = setting(relative_update=0.1)
-        assert is_said(faults.learning_rate_too_high(large, blocks([6, 5.2, *[4.9] * 6])))
-        assert not is_said(faults.learning_rate_too_high(large, blocks([6, 5.2, *[4.5] * 6])))
+        for stuck in (4.9, 4.5):
+            seen = blocks([6, 5.2, *[stuck] * 6])
+            assert is_said(faults.learning_rate_too_high(large, seen))
+            assert not is_said(faults.learning_rate_too_high(SETTING, seen))
+        nearer_to_bigrams, falling = [4.1] * 6, [4.7, 4.65, 4.6, 4.55, 4.5, 4.45]
+        for healthy in (nearer_to_bigrams, falling):
+            seen = blocks([6, 5.2, *healthy])
+            assert not is_said(faults.learning_rate_too_high(large, seen))
 
 
 class TestLearningRateTooLow:
