@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -37,3 +38,8 @@ def say(text: str) -> None:
 def shapes(texts: Iterable[str]) -> list[Shape]:
     """The shapes that a flag lists."""
     return [Shape.parse(text) for text in texts]
+
+
+def fields(texts: Iterable[str]) -> dict[str, Any]:
+    """The configuration's fields that a flag lists as `section.field=value`, by their addresses."""
+    return dict(text.split("=", 1) for text in texts)

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
 def _train(recipe: str, folder: Path, row: dict[str, Any]) -> bool:
     """Trains, or goes on training; the row learns how far it got. Whether that is the end."""
     more = [f"--corpus={_CORPUS.value}"] if _CORPUS.value else []
-    fields = dict(field.split("=", 1) for field in _FIELDS.value)
+    fields = common.fields(_FIELDS.value)
     if (folder / "config.json").exists():
         fields_of_run = Config.from_json(settings_of(folder)).flat()
         fitted = {address: fields_of_run[address] for address in _FITTED}

@@ -94,7 +94,7 @@ def _choices() -> list[tuple[str, str, str, str, str]]:
 def _entry(
     shape: Shape, dtype: str, recurrence: str, devices: str, updates: str, xla_flags: str
 ) -> Entry:
-    fields = dict(field.split("=", 1) for field in _FIELDS.value) | {"model.compute_dtype": dtype}
+    fields = common.fields(_FIELDS.value) | {"model.compute_dtype": dtype}
     words, environment = [lineup.OURS, dtype], {}
     if recurrence:
         fields["model.recurrence"] = recurrence

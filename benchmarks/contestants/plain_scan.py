@@ -4,6 +4,7 @@ Nothing is hoisted out of the loop and no gradient is written by hand. In float6
 reference that the fast recurrences are held against.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,17 +44,39 @@ def loss(
 
     def step(carry: dict[str, jax.Array], symbols: jax.Array) -> Any:
         x = jax.nn.one_hot(symbols, num_symbols, dtype=dtype)
-        h_all, c_all = [], []
-        for layer, h, c in zip(layers, carry["h"], carry["c"], strict=True):
-            z = x @ layer["weight_ih"] + h @ layer["weight_hh"] + layer["bias"]
-            i, f, g, o = jnp.split(z, 4, axis=-1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            x = h = jax.nn.sigmoid(o) * jnp.tanh(c)
-            h_all.append(h)
-            c_all.append(c)
-        return {"h": jnp.stack(h_all), "c": jnp.stack(c_all)}, x
+        return time_step(layers, x, carry)
 
     carry, outputs = jax.lax.scan(step, carry, inputs)
     logits = outputs @ params["head"]["kernel"] + params["head"]["bias"]
     scores = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)
     return -jnp.mean(scores), carry
+
+
+def time_step(
+    layers: Sequence[dict[str, Any]],
+    x: jax.Array,
+    carry: dict[str, jax.Array],
+    before: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """One time step of the stack.
+
+    Args:
+      layers: from the bottom up.
+      x: the first layer's input [B, F].
+      carry: {"h", "c"} [L, B, H].
+      before: what becomes of a layer's input and last output, `before(layer, x, h)`, ahead of it.
+
+    Returns:
+      The carry after it, and the top layer's output [B, H].
+    """
+    h_all, c_all = [], []
+    for layer, h, c in zip(layers, carry["h"], carry["c"], strict=True):
+        if before is not None:
+            x, h = before(layer, x, h)
+        z = x @ layer["weight_ih"] + h @ layer["weight_hh"] + layer["bias"]
+        i, f, g, o = jnp.split(z, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        x = h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        h_all.append(h)
+        c_all.append(c)
+    return {"h": jnp.stack(h_all), "c": jnp.stack(c_all)}, x
