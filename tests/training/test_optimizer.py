@@ -1,8 +1,11 @@
 """Optimizers and schedules against their formulas."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from charlstm.config import OptimizerConfig
@@ -50,6 +53,16 @@ def test_clipping_scales_to_the_global_norm():
     found = directions(config)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in found.values()))
     np.testing.assert_allclose(norm, 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 1e3])
+def test_clipping_is_that_of_optax(size):
+    config = OptimizerConfig(name="sgd", momentum=0.0, clip_norm=0.25)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(size * leaf), GRADIENTS)
+    optimizer, clip = make_optimizer(config), optax.clip_by_global_norm(0.25)
+    found, _ = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    wanted, _ = clip.update(gradients, clip.init(gradients))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, wanted)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.look_up import look_up
 from charlstm.model.recurrence.scan import before, weight_gradient
 from charlstm.model.recurrence.stack import project
@@ -164,7 +164,7 @@ def _forward(
         saved = recurrent.astype(compute_dtype), c
         return (h_after, c_after), (h_after.astype(compute_dtype), saved)
 
-    (h_last, c_last), (outputs, saved) = jax.lax.scan(step, (h, c), share)
+    (h_last, c_last), (outputs, saved) = time_loop.scan(step, (h, c), share)
     return (outputs, h_last, c_last), (share, weight_hh, norms, h, outputs, saved)
 
 

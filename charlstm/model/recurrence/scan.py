@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.stack import project_first, run_layers
 from charlstm.sharding import dimension, specify
 
@@ -68,7 +68,7 @@ def _forward(
         saved = jax.tree.map(lambda factor: factor.astype(compute_dtype), factors)
         return (h, c), (h.astype(compute_dtype), saved)
 
-    (h_last, c_last), (outputs, factors) = jax.lax.scan(step, (h, c), projection)
+    (h_last, c_last), (outputs, factors) = time_loop.scan(step, (h, c), projection)
     return (outputs, h_last, c_last), (weight_hh, h, outputs, factors)
 
 
@@ -111,7 +111,7 @@ def backward_loop(
         dh = jnp.matmul(dz, weight_transposed, preferred_element_type=jnp.float32)
         return (dh, dc), dz
 
-    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
+    (dh, dc), dz = time_loop.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
     return dz, dh, dc
 
 

@@ -7,8 +7,9 @@ What else is done around the products:
 - The first layer reads its input by row from the table, [B, 4H] a time step, and the gradient is
   added up row by row. The input's share in the layers above is one product ahead of the loop.
 - The loops stack what they make in the order in which they make it, [T, features, B], so that a
-  store is a contiguous one. Products over a whole window want [features, T, B]; what several of
-  them read is laid out anew once.
+  store is a contiguous one. What products over a whole window read is laid out anew once, as
+  [features, T·B]. They are products of two matrices and no einsums over T and B: those XLA lays out
+  once more, each for itself.
 - Every device of the mesh works alone from the first time step to the last; one core for a device
   keeps elementwise work and products on the same core.
 """
@@ -20,9 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.look_up import add_rows
-from charlstm.sharding import dimension, specify
+from charlstm.sharding import dimension
 
 
 def scan_columns_stack(
@@ -33,6 +34,30 @@ def scan_columns_stack(
     compute_dtype: Any,
 ) -> tuple[jax.Array, Any]:
     """Runs a window through the stack; see `Recurrence` for arguments and result."""
+    run = partial(_run, compute_dtype)
+    axis = dimension(carry["h"], 1)
+    if axis is not None:
+        streams = jax.P(None, axis)
+        if jax.sharding.get_abstract_mesh().shape[axis] > 1:
+            run = jax.shard_map(
+                run,
+                in_specs=(jax.P(), streams, streams, jax.P(None, None, axis)),
+                out_specs=(streams, streams),
+                check_vma=False,
+            )
+        else:  # a device alone has nobody to add its gradients to
+            run = jax.sharding.auto_axes(run, out_sharding=(streams, streams))
+    return run(layers, inputs, carry, masks)
+
+
+def _run(
+    compute_dtype: Any,
+    layers: list[dict[str, jax.Array]],
+    inputs: jax.Array,
+    carry: Any,
+    masks: jax.Array | None,
+) -> tuple[jax.Array, Any]:
+    """One device's share: the whole network, for the streams that it holds."""
     h_last, c_last = [], []
     looks_up = inputs.ndim == 2
     inputs = inputs.astype(jnp.int32) if looks_up else inputs.transpose(2, 0, 1)
@@ -83,17 +108,13 @@ def _first_forward(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[Any, Any]:
-    weight = _transposed(weight_hh.astype(compute_dtype))
     table = (weight_ih + bias).astype(compute_dtype)
-    rows = specify(dimension(symbols, 1), dimension(table, 1))
 
     def projection(t: jax.Array) -> jax.Array:
-        looked_up = table.at[_at(symbols, t, axis=0)].get(
-            out_sharding=rows, mode="promise_in_bounds"
-        )
+        looked_up = table.at[_at(symbols, t, axis=0)].get(mode="promise_in_bounds")
         return looked_up.T.astype(jnp.float32)
 
-    result, factors = _forward_loop(compute_dtype, len(symbols), projection, weight, h, c)
+    result, factors = _forward_loop(compute_dtype, len(symbols), projection, weight_hh, h, c)
     return result, (symbols, weight_ih, weight_hh, h, result[0], factors)
 
 
@@ -101,9 +122,9 @@ def _first_backward(
     compute_dtype: Any, residuals: Any, gradients: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:
     symbols, weight_ih, weight_hh, h, outputs, factors = residuals
-    dz, dh, dc = _backward_loop(compute_dtype, factors, gradients, weight_hh)
-    d_table = add_rows(symbols, dz.transpose(0, 2, 1), weight_ih.shape[0])
-    d_weight_hh = _weight_gradient(_before(h, outputs), dz, weight_hh)
+    dz, dh, dc = _backward_loop(compute_dtype, factors, gradients, weight_hh, by_row=True)
+    d_table = add_rows(symbols, dz, weight_ih.shape[0])
+    d_weight_hh = _product("fk,kg->fg", _flat(_before(h, outputs)), dz.reshape(-1, dz.shape[2]))
     return None, d_table, d_weight_hh, jnp.sum(d_table, axis=0), dh, dc
 
 
@@ -145,13 +166,13 @@ def _upper_forward(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[Any, Any]:
-    inputs_product = _product("gf,ftb->gtb", _transposed(weight_ih.astype(compute_dtype)), inputs)
+    product = _product("gf,fk->gk", _transposed(weight_ih.astype(compute_dtype)), _flat(inputs))
+    by_time = product.reshape(-1, *inputs.shape[1:])
 
     def projection(t: jax.Array) -> jax.Array:
-        return _at(inputs_product, t, axis=1) + bias[:, None]
+        return _at(by_time, t, axis=1) + bias[:, None]
 
-    weight = _transposed(weight_hh.astype(compute_dtype))
-    result, factors = _forward_loop(compute_dtype, inputs.shape[1], projection, weight, h, c)
+    result, factors = _forward_loop(compute_dtype, inputs.shape[1], projection, weight_hh, h, c)
     return result, (inputs, weight_ih, weight_hh, h, result[0], factors)
 
 
@@ -160,12 +181,14 @@ def _upper_backward(
 ) -> tuple[jax.Array, ...]:
     inputs, weight_ih, weight_hh, h, outputs, factors = residuals
     dz, dh, dc = _backward_loop(compute_dtype, factors, gradients, weight_hh)
-    weight = weight_ih.astype(compute_dtype)
+    d_bias = jnp.sum(dz, axis=(0, 2), dtype=jnp.float32)
+    dz = _flat(_by_feature(dz))
+    d_inputs = _product("fg,gk->fk", weight_ih.astype(compute_dtype), dz).astype(compute_dtype)
     return (
-        _product("fg,gtb->ftb", weight, _by_feature(dz)).astype(compute_dtype),
-        _weight_gradient(inputs, dz, weight_ih),
-        _weight_gradient(_before(h, outputs), dz, weight_hh),
-        jnp.sum(dz, axis=(0, 2), dtype=jnp.float32),
+        d_inputs.reshape(inputs.shape),
+        _product("fk,gk->fg", _flat(inputs), dz),
+        _product("fk,gk->fg", _flat(_before(h, outputs)), dz),
+        d_bias,
         dh,
         dc,
     )
@@ -178,14 +201,15 @@ def _forward_loop(
     compute_dtype: Any,
     window_length: int,
     projection: Callable[[jax.Array], jax.Array],
-    weight: jax.Array,
+    weight_hh: jax.Array,
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], gates.Factors]:
     """Outputs [H, T, B], the last h and c, and the factors of the derivative, each [T, H, B].
 
-    `projection(t)` is the input's share of the pre-activations, [4H, B] float32; `weight` [4H, H].
+    `projection(t)` is the input's share of the pre-activations, [4H, B] float32.
     """
+    weight = _transposed(weight_hh.astype(compute_dtype))
 
     def step(state: tuple[jax.Array, jax.Array], t: jax.Array) -> Any:
         h, c = state
@@ -195,7 +219,7 @@ def _forward_loop(
         return (h, c), (h.astype(compute_dtype), saved)
 
     times = jnp.arange(window_length)
-    (h_last, c_last), (outputs, factors) = jax.lax.scan(step, (h, c), times)
+    (h_last, c_last), (outputs, factors) = time_loop.scan(step, (h, c), times)
     return (_by_feature(outputs), h_last, c_last), factors
 
 
@@ -204,8 +228,12 @@ def _backward_loop(
     factors: gates.Factors,
     gradients: tuple[jax.Array, jax.Array, jax.Array],
     weight_hh: jax.Array,
+    by_row: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients by the pre-activations, [T, 4H, B], and by h and c before the window."""
+    """Gradients by the pre-activations, and by h and c before the window.
+
+    The former are [T, 4H, B]; `by_row` [T, B, 4H].
+    """
     d_outputs, dh_last, dc_last = gradients
     weight = weight_hh.astype(compute_dtype)
 
@@ -215,10 +243,10 @@ def _backward_loop(
         dh = dh + _at(d_outputs, t, axis=1).astype(jnp.float32)
         dz_gates, dc = gates.backward(dh, dc, factors)
         dz = jnp.concatenate(dz_gates).astype(compute_dtype)
-        return (_product("fg,gb->fb", weight, dz), dc), dz
+        return (_product("fg,gb->fb", weight, dz), dc), dz.T if by_row else dz
 
     times = jnp.arange(d_outputs.shape[1])
-    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (times, factors), reverse=True)
+    (dh, dc), dz = time_loop.scan(step, (dh_last, dc_last), (times, factors), reverse=True)
     return dz, dh, dc
 
 
@@ -232,28 +260,26 @@ def _by_feature(stacked: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(stacked.transpose(1, 0, 2))
 
 
+def _flat(by_feature: jax.Array) -> jax.Array:
+    """[F, T·B] of [F, T, B]."""
+    return by_feature.reshape(len(by_feature), -1)
+
+
 def _before(h: jax.Array, outputs: jax.Array) -> jax.Array:
     """What each time step of a window met as its last output, [H, T, B]."""
     return jnp.concatenate([h.astype(outputs.dtype)[:, None], outputs[:, :-1]], axis=1)
 
 
-def _weight_gradient(inputs: jax.Array, dz: jax.Array, weight: jax.Array) -> jax.Array:
-    """The gradient of a weight [F, G], float32, of its inputs [F, T, B] and dz [T, G, B]."""
-    spec = specify(dimension(weight, 0), dimension(weight, 1))
-    return _product("ftb,tgb->fg", inputs, dz, spec)
-
-
 def _transposed(weight: jax.Array) -> jax.Array:
     """[G, F] of a weight [F, G], laid out anew.
 
-    The barrier keeps XLA from folding the transposition into the product, where it is slow.
+    The barrier keeps XLA from folding the transposition into the product, where it is slow. A
+    reshaped array has a layout of its own: XLA computes in float32 what it is asked to multiply in
+    bfloat16 where it finds the layout of a transposition.
     """
-    return jax.lax.optimization_barrier(weight.T)
+    gates_apart = weight.T.reshape(4, -1, len(weight))
+    return jax.lax.optimization_barrier(gates_apart).reshape(-1, len(weight))
 
 
-def _product(
-    subscripts: str, left: jax.Array, right: jax.Array, spec: jax.P | None = None
-) -> jax.Array:
-    return jnp.einsum(
-        subscripts, left, right, preferred_element_type=jnp.float32, out_sharding=spec
-    )
+def _product(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, left, right, preferred_element_type=jnp.float32)

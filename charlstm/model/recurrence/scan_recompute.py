@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.scan import backward_loop, before, weight_gradient
 from charlstm.model.recurrence.stack import project_inputs
 
@@ -85,7 +85,7 @@ def _forward(
         return (h, c), (h.astype(compute_dtype), c)
 
     projection = project_inputs(compute_dtype, inputs, weight_ih, bias)
-    (h_last, c_last), (outputs, cells) = jax.lax.scan(step, (h, c), projection)
+    (h_last, c_last), (outputs, cells) = time_loop.scan(step, (h, c), projection)
     # Cell states stay float32: the gradient is that of the numbers that were computed.
     kept = (inputs, weight_ih, bias, weight_hh, h, c, outputs, cells)
     return (outputs, h_last, c_last), kept
@@ -114,7 +114,7 @@ def _backward(
     before_outputs = before(h, outputs)
     kept = (inputs, before_outputs, jnp.concatenate([c[None], cells[:-1]]), d_outputs)
     chunks = tuple(array.reshape(-1, chunk, *array.shape[1:]) for array in kept)
-    (dh, dc), dz = jax.lax.scan(run_chunk, (dh_last, dc_last), chunks, reverse=True)
+    (dh, dc), dz = time_loop.scan(run_chunk, (dh_last, dc_last), chunks, reverse=True)
     dz = dz.reshape(length, *dz.shape[2:])
     if inputs.ndim == 2:  # symbols have no gradient
         project_these = partial(project_inputs, compute_dtype, inputs)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.scan import scan_stack
 from charlstm.model.recurrence.stack import project_first
 from charlstm.sharding import dimension, specify
@@ -165,13 +165,13 @@ def _forward(
         upper = jnp.einsum("clbh,lhg->lcbg", passed, weight_ih, preferred_element_type=jnp.float32)
         upper = jnp.swapaxes((upper + weights.bias[:, None, None]).astype(dtype), 0, 1)
         z = jnp.concatenate([projection[:, None], upper], axis=1)
-        state, (outputs, factors) = jax.lax.scan(step, state, (z, busy))
+        state, (outputs, factors) = time_loop.scan(step, state, (z, busy))
         return (state, outputs[:, :-1]), (outputs, factors)
 
     rounds = (plan.by_round(projection, 0), plan.masks_by_round(masks), plan.busy())
     # What the layers below passed on in the round before, [c, L-1, B, H]: nothing yet.
     below = _zeros_like_batch(h, (plan.chunk, plan.num_layers - 1, *h.shape[1:]), dtype)
-    (state, _), (outputs, factors) = jax.lax.scan(run_round, ((h, c), below), rounds)
+    (state, _), (outputs, factors) = time_loop.scan(run_round, ((h, c), below), rounds)
     top = plan.by_time(outputs[:, :, -1], plan.num_layers - 1)
     return (top, *state), (weights, masks, h, outputs, factors)
 
@@ -201,7 +201,7 @@ def _backward(
         d_lower = jnp.einsum("clbg,lhg->clbh", dz_above, weight_ih, preferred_element_type=dtype)
         d_lower = d_lower if mask_above is None else d_lower * mask_above
         d_outputs = jnp.concatenate([d_lower, d_top[:, None]], axis=1)
-        state, dz = jax.lax.scan(step, state, (d_outputs, *per_step), reverse=True)
+        state, dz = time_loop.scan(step, state, (d_outputs, *per_step), reverse=True)
         return (state, dz[:, 1:]), dz
 
     rounds = (
@@ -214,7 +214,7 @@ def _backward(
     above = _zeros_like_batch(
         h_first, (plan.chunk, plan.num_layers - 1, h_first.shape[1], 4 * h_first.shape[2]), dtype
     )
-    (state, _), dz = jax.lax.scan(run_round, ((dh_last, dc_last), above), rounds, reverse=True)
+    (state, _), dz = time_loop.scan(run_round, ((dh_last, dc_last), above), rounds, reverse=True)
     steps = outputs.reshape(-1, *outputs.shape[2:])
     h_before = jnp.concatenate([h_first.astype(dtype)[None], steps[:-1]]).reshape(outputs.shape)
     passed = jnp.concatenate([jnp.zeros_like(outputs[:1, :, 1:]), outputs[:-1, :, :-1]])

@@ -8,6 +8,7 @@ Losses of training are taken in blocks of updates, long enough for their means t
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from charlstm.data.ngrams import NgramLevel, order_name
 from charlstm.training.diagnosis.observed import (
@@ -158,12 +159,18 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
         lowest = min(block.mean_bits for block in stuck)
         falls = stuck[0].mean_bits - stuck[-1].mean_bits
         large = setting.relative_update > SUSPICIOUSLY_LARGE
-        # Little more than the frequencies of the bytes was learned.
-        if large and lowest > (frequencies + bigram) / 2 and falls < STUCK_WITHIN:
+        # Little more than the frequencies of the bytes was learned; or, in leaps, not even those.
+        stays = lowest > (frequencies + bigram) / 2 and falls < STUCK_WITHIN
+        rises = any(after.mean_bits > before.mean_bits for before, after in pairwise(stuck))
+        leaps = lowest > frequencies + RISEN_BY and rises
+        if large and (stays or leaps):
             return _too_high(
                 setting,
                 f"the training loss stays at {stuck[-1].mean_bits:.2f} bpb, nearer to this text's "
-                f"byte frequencies ({frequencies:.2f}) than to its bigram level ({bigram:.2f})",
+                f"byte frequencies ({frequencies:.2f}) than to its bigram level ({bigram:.2f})"
+                if stays
+                else f"the training loss leaps about at {lowest:.2f} bpb and more, above this "
+                f"text's byte frequencies ({frequencies:.2f})",
             )
     if recent.skipped == 0 and blocks[-1].mean_bits < best.mean_bits + RISEN_BY / 2:
         return False

@@ -42,7 +42,10 @@ RUNS = {
         {"model.hidden_size": 64, "training.evaluate_every": 50, "data.corpus": "few words"},
         ["overfitting"],
     ),
-    "too fast": (SHORT | {"optimizer.learning_rate": 1.0}, ["learning_rate_too_high"]),
+    "too fast": (
+        SHORT | {"optimizer.learning_rate": 3.0, "optimizer.clip_norm": 0.0},
+        ["learning_rate_too_high"],
+    ),
     "too slow": (SHORT | {"optimizer.learning_rate": 1e-5}, ["learning_rate_too_low"]),
     "clipped": (SHORT | {"optimizer.clip_norm": 0.01}, ["gradients_clipped"]),
     "crowded": (

@@ -177,8 +177,13 @@ class TestLearningRateTooHigh:
             assert is_said(faults.learning_rate_too_high(large, seen))
             assert not is_said(faults.learning_rate_too_high(SETTING, seen))
         nearer_to_bigrams, falling = [4.1] * 6, [4.7, 4.65, 4.6, 4.55, 4.5, 4.45]
-        for healthy in (nearer_to_bigrams, falling):
-            seen = blocks([6, 5.2, *healthy])
+        leaping = blocks([60, 55, 34, 38, 29, 33, 30])
+        assert "above this text's byte frequencies (4.80)" in (
+            faults.learning_rate_too_high(large, leaping).message
+        )
+        coming_down = blocks([40, 30, 24, 19, 15, 12, 9])
+        healthy = [blocks([6, 5.2, *bits]) for bits in (nearer_to_bigrams, falling)]
+        for seen in (*healthy, coming_down):
             assert not is_said(faults.learning_rate_too_high(large, seen))
 
 
