@@ -14,6 +14,7 @@ import numpy as np
 
 from charlstm.model import language_model, recurrence
 from charlstm.model.language_model import Params
+from charlstm.model.recurrence import Carry
 from charlstm.model.stepping import Columns, StepWeights, step, step_weights
 from charlstm.sampling.filters import filter_logits
 from charlstm.sampling.forcing import Forced, hold
@@ -66,7 +67,9 @@ class Decoder:
     ):
         self._batch, self._axis, self._reset_every = batch, axis, settings.reset_every
         self._lay_out = jax.jit(functools.partial(step_weights, compute_dtype=compute_dtype))
-        self._start = jax.jit(functools.partial(_start, batch=batch, axis=axis))
+        self._start = jax.jit(
+            functools.partial(language_model.zero_carry, num_streams=batch, axis=axis)
+        )
         self._prefill = jax.jit(
             functools.partial(
                 _prefill,
@@ -76,6 +79,9 @@ class Decoder:
             ),
             donate_argnums=2,
         )
+        # A program of its own: XLA's CPU backend has no bfloat16 product of what it lays out by
+        # columns for the sake of a transposition after it, or before.
+        self._turn = jax.jit(lambda carry, logits: (Columns.of(carry), logits.T))
         self._decode = jax.jit(
             functools.partial(_decode, settings=settings, connections=connections),
             donate_argnums=(1, 2),
@@ -97,7 +103,7 @@ class Decoder:
           seed: the same seed gives the same symbols.
         """
         params, weights = model
-        state = self._start(params)
+        carry = self._start(params)
         num_read = len(prompt)
         if self._reset_every:  # what was read before the last reset has left no trace
             prompt = prompt[(num_read - 1) // self._reset_every * self._reset_every :]
@@ -105,7 +111,8 @@ class Decoder:
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             if self._axis is not None:
                 symbols = jax.device_put(symbols, jax.P(None, self._axis))
-            state, logits = self._prefill(params, weights, state, symbols)
+            carry, logits = self._prefill(params, weights, carry, symbols)
+        state, logits = self._turn(carry, logits)
         key = jax.random.key(seed)
         drawn, length = 0, FIRST_CHUNK
         while drawn < num_symbols:
@@ -117,40 +124,34 @@ class Decoder:
             drawn, length = drawn + count, min(2 * length, LARGEST_CHUNK)
 
 
-def _start(params: Params, *, batch: int, axis: str | None) -> Columns:
-    """The state before the first byte."""
-    return Columns.of(language_model.zero_carry(params, batch, axis))
-
-
 def _prefill(
     params: Params,
     weights: StepWeights,
-    state: Columns,
+    carry: Carry,
     symbols: jax.Array,
     *,
     forced: tuple[Forced, ...],
     compute_dtype: Any,
     connections: str,
-) -> tuple[Columns, jax.Array]:
-    """Reads symbols [T, B]; the state, and the logits [V, B] of what comes next."""
+) -> tuple[Carry, jax.Array]:
+    """Reads symbols [T, B]; the state, and the logits [B, V] of what comes next."""
     if not forced:
-        carry = state.carry()
         name = recurrence.with_structure(
             "scan",
             layer_norm=language_model.is_normalised(params),
             connections=connections,
         )
-        logits, carry = language_model.apply(
+        outputs, carry = language_model.outputs_of(
             params, carry, symbols, compute_dtype=compute_dtype, recurrence_name=name
         )
-        return Columns.of(carry), logits[-1].T
+        return carry, language_model.logits_of(params, outputs[-1:])[0]
 
     def read(state: Columns, symbols: jax.Array) -> tuple[Columns, jax.Array]:
         logits, state = step(weights, hold(state, forced), symbols, connections)
         return state, logits
 
-    state, logits = jax.lax.scan(read, state, symbols)
-    return state, logits[-1]
+    state, logits = jax.lax.scan(read, Columns.of(carry), symbols)
+    return state.carry(), logits[-1].T
 
 
 def _decode(
