@@ -187,7 +187,7 @@ def _backward(
         return (dh, dc, d_norms), (d_share.astype(compute_dtype), d_recurrent)
 
     none = jax.tree.map(jnp.zeros_like, norms)
-    (dh, dc, d_norms), (d_share, d_recurrent) = jax.lax.scan(
+    (dh, dc, d_norms), (d_share, d_recurrent) = time_loop.scan(
         step, (dh_last, dc_last, none), (d_outputs, share, saved), reverse=True
     )
     d_weight = weight_gradient(before(h_first, outputs), d_recurrent, weight_hh)

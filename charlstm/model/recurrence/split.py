@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from charlstm.distributed import DATA_AXIS, MODEL_AXIS
-from charlstm.model.recurrence import gates
+from charlstm.model.recurrence import gates, time_loop
 from charlstm.model.recurrence.stack import project_inputs
 
 # How arrays lie over the mesh; U is the hidden units, split.
@@ -158,7 +158,7 @@ def _forward_here(
         return (h, c), (h.astype(compute_dtype), saved)
 
     flat = projection.reshape(window_length, batch, -1)
-    (h, c), (outputs, factors) = jax.lax.scan(step, (h, c), flat)
+    (h, c), (outputs, factors) = time_loop.scan(step, (h, c), flat)
     return outputs, h, c, factors
 
 
@@ -200,7 +200,7 @@ def _backward_here(
         dh = jax.lax.psum_scatter(every, MODEL_AXIS, scatter_dimension=1, tiled=True)
         return (dh, dc), dz
 
-    (dh, dc), dz = jax.lax.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
+    (dh, dc), dz = time_loop.scan(step, (dh_last, dc_last), (d_outputs, factors), reverse=True)
     before = jnp.concatenate([h_first.astype(compute_dtype)[None], outputs[:-1]])
     before = jax.lax.all_gather(before, MODEL_AXIS, axis=2, tiled=True)
     d_weight = jnp.einsum("tbh,tbg->hg", before, dz, preferred_element_type=jnp.float32)
