@@ -41,6 +41,7 @@ SMALL = (
     Run("input_pipeline", (_SHAPE, f"--text_bytes={2**24}", *_FEW)),
     Run("checkpoint_stall", (_SHAPE, *_FEW)),
     Run("scaling", (_SHAPE, "--devices=1,2", "--noweak", *_FEW)),
+    Run("options", ("--shapes=1x64-B16-T32", "--options=", *_FEW)),
     Run("watching", ("--rounds=1", "--turn_seconds=3", "--settle_seconds=0")),
     Run("time_to_quality", ("--seconds=10", "--seeds=question", "--evaluations=2")),
 )
@@ -52,6 +53,7 @@ FULL = (
     Run("input_pipeline"),
     Run("checkpoint_stall", ("--turn_seconds=8",)),
     Run("scaling"),
+    Run("options"),
     Run("watching", ("--rounds=6", "--turn_seconds=20")),
     Run("time_to_quality"),
 )

@@ -13,7 +13,13 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
 from charlstm.training.conductor import SECONDS_PER_DISPATCH
-from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.program import (
+    Program,
+    Update,
+    compile_dispatch,
+    dtype_of,
+    recurrence_of,
+)
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
@@ -46,12 +52,21 @@ class Training:
         self.state: TrainState = program.initialise(jnp.uint32(0))
         self.step = 0
         begin = time.perf_counter()
-        self._dispatch = program.compile(
-            self.streams, self.text, self.state, resident=spec.get("resident", True)
+        self._dispatch = compile_dispatch(
+            self.update(program),
+            self.streams,
+            self.text,
+            self.state,
+            self.mesh,
+            spec.get("resident", True),
         )
         self.compile_seconds = time.perf_counter() - begin
         self._updates_per_dispatch = spec.get("updates_per_dispatch", 0)
         self._memory = self._compiled_memory() if spec.get("memory") else {}
+
+    def update(self, program: Program) -> Update:
+        """The pure function of one update."""
+        return program.update()
 
     def advance(self, count: int) -> UpdateMetrics:
         """Makes `count` updates as the training loop does, reading metrics one dispatch late.
@@ -103,7 +118,11 @@ class Training:
 
 def prepare(spec: dict[str, Any]) -> Contestant:
     """A turn is `count` updates; see `Training` for the spec."""
-    training = Training(spec)
+    return contestant(Training(spec))
+
+
+def contestant(training: Training) -> Contestant:
+    """Trains; a turn is `count` updates."""
     device = training.mesh.devices.flat[0]
 
     def turn(count: int) -> dict[str, float]:

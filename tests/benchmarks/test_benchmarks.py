@@ -17,6 +17,7 @@ RUNS = {
     "sampling_throughput": ("--models=2x8", "--batch=1", "--tiny", "--torch_threads=1", *QUICK),
     "input_pipeline": (SHAPE, "--text_bytes=4000000", *QUICK),
     "checkpoint_stall": (SHAPE, *QUICK),
+    "options": (SHAPE, "--options=dropout", *QUICK),
     "scaling": (SHAPE, "--devices=1,2", "--noweak", *QUICK),
 }
 
@@ -71,6 +72,24 @@ def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
     seed = report["tables"]["the question's model, 1x8-B4-T4"][1]
     assert seed["contestant"] == "Keras 3, the question's script"
     assert seed["status"] == "not installed (python-of-nobody)"
+
+
+SAME_UPDATES = """
+from benchmarks.contestants.bare_training import BareTraining
+from benchmarks.contestants.charlstm_training import Training
+from benchmarks.workloads import Shape
+spec = {"shape": Shape.parse("2x8-B4-T8").to_json(), "cpu_devices": 1}
+for kind in (Training, BareTraining):
+    print(*(float(kind(spec).advance(count).nats[count - 1]) for count in (1, 20)))
+"""
+
+
+def test_training_without_the_options_code_makes_the_same_updates(environment):
+    command = [sys.executable, "-c", SAME_UPDATES]
+    lines = subprocess.check_output(command, env=environment, cwd=ROOT, text=True).splitlines()
+    ours, bare = ([float(word) for word in line.split()] for line in lines)
+    assert ours[1] < ours[0]
+    assert bare == pytest.approx(ours, rel=1e-5)
 
 
 SMALL = """

@@ -1,0 +1,89 @@
+"""What charlstm's options cost: each while it is on, and all of them while they are off.
+
+  python -m benchmarks.options
+  python -m benchmarks.options --shapes=3x1024-B64-T32 --options="dropout,moving average"
+
+Training with every option off takes turns with the same training in which none of them was ever
+written, and with each option alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks import common, lineup, reporting
+from benchmarks.reporting import Column
+from benchmarks.turns import Entry
+from benchmarks.workloads import Shape
+
+BARE = "without the options' code"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dropout": {"model.dropout": 0.2, "model.input_dropout": 0.1, "model.output_dropout": 0.2},
+    "locked dropout": {
+        "model.dropout": 0.2,
+        "model.input_dropout": 0.1,
+        "model.output_dropout": 0.2,
+        "model.dropout_kind": "locked",
+    },
+    "dropped recurrent weights": {"model.weight_dropout": 0.3},
+    "activation regularisation": {
+        "training.activation_regularization": 2.0,
+        "training.temporal_activation_regularization": 1.0,
+    },
+    "moving average": {"optimizer.averaging": "ema"},
+    "triggered average": {"optimizer.averaging": "triggered"},
+    "layer normalisation": {"model.layer_norm": True},
+    "residual connections": {"model.connections": "residual"},
+    "skip connections": {"model.connections": "skip"},
+    "embedding of 64": {"model.embedding_size": 64},
+}
+
+_SHAPES = flags.DEFINE_list("shapes", ["2x128-B32-T64", "3x512-B64-T64"], "What is trained.")
+_OPTIONS = flags.DEFINE_list(
+    "options", list(OPTIONS), "Options to switch on, each alone; none compares what is off only."
+)
+
+flags.register_validator(
+    "options",
+    lambda names: set(names) <= {*OPTIONS, ""},
+    f"must be some of: {', '.join(OPTIONS)}",
+)
+
+_COLUMNS = (
+    *lineup.COLUMNS[:5],
+    Column("times_off", "speed, times all off", reporting.ratio),
+    Column("peak_rss_bytes", "peak memory", reporting.short),
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures every shape."""
+    del argv
+    report = common.new_report("options", "What options cost")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for shape in common.shapes(_SHAPES.value):
+        common.say(str(shape))
+        rows = tables[str(shape)] = report.table(str(shape), _COLUMNS)
+        for outcome in common.compete(_entries(shape), report):
+            rows.append(lineup.row(outcome, shape, shape.bytes_per_update))
+        off = rows[0].get("bytes_per_second")
+        for row in rows:
+            if off and "bytes_per_second" in row:
+                row["times_off"] = row["bytes_per_second"] / off
+    report.write(lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s"))
+
+
+def _entries(shape: Shape) -> list[Entry]:
+    bare = {"shape": shape.to_json()}
+    entries = [
+        lineup.charlstm(shape, f"{lineup.OURS}, all off"),
+        Entry(f"{lineup.OURS}, {BARE}", ".bare_training", bare, environment=lineup.ENVIRONMENT),
+    ]
+    for name in filter(None, _OPTIONS.value):
+        entries.append(lineup.charlstm(shape, f"{lineup.OURS}, {name}", fields=OPTIONS[name]))
+    return entries
+
+
+if __name__ == "__main__":
+    app.run(main)
