@@ -1,22 +1,40 @@
-"""charlstm's training with its options left out of the program, instead of switched off in it.
+"""charlstm's training with its options left out of the loss, instead of switched off in it.
 
-The time loop, head, loss, clipping, Adam and dispatch are charlstm's own. Nothing is there for
-dropout, regularisation of activations, averages, normalisation, connections or embeddings, for an
-alphabet or for shares of the optimizer's state; nor is an update skipped that is not finite.
+The time loop, head, clipping, Adam, the check for finite numbers and the dispatch are charlstm's
+own. Nothing is there for dropout, regularisation of activations, normalisation, connections or
+embeddings, for an alphabet or a state that is not carried, for averages of the parameters or shares
+of the optimizer's state.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from benchmarks.contestants import Contestant, charlstm_training
 from charlstm.model import language_model, recurrence
-from charlstm.training.optimizer import make_optimizer
+from charlstm.model.dropout import Dropout
+from charlstm.model.language_model import Params
+from charlstm.training.optimizer import make_schedule
 from charlstm.training.program import Program, Update, dtype_of, recurrence_of
-from charlstm.training.state import TrainState
-from charlstm.training.step import UpdateMetrics
+from charlstm.training.step import Forward, make_update
+
+
+class BareForward(Forward):
+    """How a window is run through a network without options."""
+
+    def loss(
+        self, params: Params, carry: recurrence.Carry, window: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, recurrence.Carry]]:
+        """See `Forward.loss`; the key is not used."""
+        del key
+        layers = [params["layers"][str(index)] for index in range(len(params["layers"]))]
+        run = recurrence.get(self.recurrence_name)
+        outputs, carry = run(layers, window[:-1], carry, None, self.compute_dtype)
+        logits = language_model.logits_of(params, outputs)
+        nats, correct = language_model.next_symbol_nats(logits, window[1:])
+        mean, accuracy = jnp.mean(nats), jnp.mean(correct.astype(jnp.float32))
+        return mean, (mean, accuracy, carry)
 
 
 class BareTraining(charlstm_training.Training):
@@ -24,29 +42,10 @@ class BareTraining(charlstm_training.Training):
 
     def update(self, program: Program) -> Update:
         """The pure function of one update."""
-        config = self.config
-        optimizer, rate = make_optimizer(config.optimizer), config.optimizer.learning_rate
-        run, dtype = recurrence.get(recurrence_of(config.model)), dtype_of(config.model)
-
-        def loss(params: Any, carry: recurrence.Carry, window: jax.Array) -> Any:
-            layers = [params["layers"][str(index)] for index in range(config.model.num_layers)]
-            outputs, carry = run(layers, window[:-1], carry, None, dtype)
-            logits = language_model.logits_of(params, outputs)
-            nats, correct = language_model.next_symbol_nats(logits, window[1:])
-            return jnp.mean(nats), (jnp.mean(correct.astype(jnp.float32)), carry)
-
-        def update(state: TrainState, window: jax.Array) -> tuple[TrainState, UpdateMetrics]:
-            (nats, (accuracy, carry)), gradients = jax.value_and_grad(loss, has_aux=True)(
-                state.params, state.carry, window
-            )
-            direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-            norm, zero = optax.tree.norm(gradients), jnp.float32(0)
-            metrics = UpdateMetrics(nats, accuracy, norm, jnp.float32(rate), zero)
-            after = TrainState(state.step + 1, params, opt_state, carry, state.key, state.average)
-            return after, metrics
-
-        return update
+        model = self.config.model
+        forward = BareForward(dtype_of(model), recurrence_of(model), Dropout(), None)
+        schedule = make_schedule(self.config.optimizer, self.config.training.num_updates)
+        return make_update(forward, program.optimizer, schedule)
 
 
 def prepare(spec: dict[str, Any]) -> Contestant:
