@@ -7,8 +7,8 @@ per byte on the validation split, 1.952 on the test split, 1.706 there with `eva
 (jax 0.10.2, 2026-11-24).
 
 More updates alone gain nothing: 10,000 of them, in 2,044 s on two cores of an Intel Xeon (AVX-512),
-end at 1.990 on validation; their best checkpoint, at 9,000, has 1.975 there and 1.983 on test, 1.673
-and 1.695 with `evaluate --dynamic` (2026-11-27).
+end at 1.990 on validation; their best checkpoint, at 9,000, has 1.975 there and 1.983 on test,
+1.673 and 1.695 with `evaluate --dynamic` (2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
