@@ -37,17 +37,17 @@ class BareForward(Forward):
         return mean, (mean, accuracy, carry)
 
 
-class BareTraining(charlstm_training.Training):
-    """A run without options; its spec is `Training`'s, whose `fields` may ask for none."""
+class BareProgram(Program):
+    """The computation of a configuration that asks for no option."""
 
-    def update(self, program: Program) -> Update:
+    def update(self) -> Update:
         """The pure function of one update."""
-        model = self.config.model
+        model = self._config.model
         forward = BareForward(dtype_of(model), recurrence_of(model), Dropout(), None)
-        schedule = make_schedule(self.config.optimizer, self.config.training.num_updates)
-        return make_update(forward, program.optimizer, schedule)
+        schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
+        return make_update(forward, self.optimizer, schedule)
 
 
 def prepare(spec: dict[str, Any]) -> Contestant:
-    """A turn is `count` updates; see `BareTraining` for the spec."""
-    return charlstm_training.contestant(BareTraining(spec))
+    """A turn is `count` updates; see `Training` for the spec."""
+    return charlstm_training.contestant(charlstm_training.Training(spec, BareProgram))

@@ -13,13 +13,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
 from charlstm.training.conductor import SECONDS_PER_DISPATCH
-from charlstm.training.program import (
-    Program,
-    Update,
-    compile_dispatch,
-    dtype_of,
-    recurrence_of,
-)
+from charlstm.training.program import Program, dtype_of, recurrence_of
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
@@ -33,9 +27,10 @@ class Training:
         `resident` (False reads windows on the host though the text is small), `memory` (True
         compiles once more to learn what the program needs), `mapped_bytes` (the text is a file of
         that size, mapped from disk; `path` names one).
+      make_program: what is computed.
     """
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: dict[str, Any], make_program: type[Program] = Program):
         self.shape = shape = workloads.Shape(**spec["shape"])
         self.text = workloads.mapped_text(spec) if "mapped_bytes" in spec else workloads.make_text()
         self.config = Config().replace(_fields(shape) | spec.get("fields", {}))
@@ -48,25 +43,16 @@ class Training:
         self.streams = Streams(len(self.text), shape.num_streams, shape.window_length)
         self.mesh = distributed.make_mesh(shape.num_streams)
         jax.set_mesh(self.mesh)
-        program = Program(self.config, self.alphabet, self.mesh)
+        program = make_program(self.config, self.alphabet, self.mesh)
         self.state: TrainState = program.initialise(jnp.uint32(0))
         self.step = 0
         begin = time.perf_counter()
-        self._dispatch = compile_dispatch(
-            self.update(program),
-            self.streams,
-            self.text,
-            self.state,
-            self.mesh,
-            spec.get("resident", True),
+        self._dispatch = program.compile(
+            self.streams, self.text, self.state, resident=spec.get("resident", True)
         )
         self.compile_seconds = time.perf_counter() - begin
         self._updates_per_dispatch = spec.get("updates_per_dispatch", 0)
         self._memory = self._compiled_memory() if spec.get("memory") else {}
-
-    def update(self, program: Program) -> Update:
-        """The pure function of one update."""
-        return program.update()
 
     def advance(self, count: int) -> UpdateMetrics:
         """Makes `count` updates as the training loop does, reading metrics one dispatch late.

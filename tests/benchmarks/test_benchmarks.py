@@ -75,12 +75,13 @@ def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
 
 
 SAME_UPDATES = """
-from benchmarks.contestants.bare_training import BareTraining
+from benchmarks.contestants.bare_training import BareProgram
 from benchmarks.contestants.charlstm_training import Training
 from benchmarks.workloads import Shape
+from charlstm.training.program import Program
 spec = {"shape": Shape.parse("2x8-B4-T8").to_json(), "cpu_devices": 1}
-for kind in (Training, BareTraining):
-    print(*(float(kind(spec).advance(count).nats[count - 1]) for count in (1, 20)))
+for kind in (Program, BareProgram):
+    print(*(float(Training(spec, kind).advance(count).nats[count - 1]) for count in (1, 20)))
 """
 
 
