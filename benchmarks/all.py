@@ -3,7 +3,7 @@
   python -m benchmarks.all --small     # under five minutes on two CPU cores: that all of it works
   python -m benchmarks.all             # the whole of it, as in results/: about ninety minutes
 
-Small runs write to a folder of their own, so that they never replace real results.
+Small runs write to a folder in that of the results, so that they never replace real ones.
 """
 
 import sys
@@ -16,14 +16,14 @@ from benchmarks import common
 from benchmarks.suite import Run, run_all
 
 _SMALL = flags.DEFINE_boolean("small", False, "A small version of each.")
-_SMALL_OUT = flags.DEFINE_string("small_out", "benchmarks/results/small", "Where --small writes.")
 _SECONDS = flags.DEFINE_float("seconds", 2 * 3600.0, "After this long the rest is left out.")
 _KERAS_PYTHON = flags.DEFINE_string(
-    "keras_python", sys.executable, "Interpreter that has TensorFlow and Keras."
+    "keras_python", None, "Interpreter that has TensorFlow and Keras, if not this one."
 )
 
 _FEW = ("--rounds=3", "--turn_seconds=0.3")
 _SHAPE = "--shapes=2x64-B16-T32"
+_RATE = "--field=optimizer.learning_rate"
 SMALL = (
     Run("correctness", ("--dtype=float32", "--shape=2x16-B4-T8")),
     Run(
@@ -45,17 +45,39 @@ SMALL = (
     Run("watching", ("--rounds=1", "--turn_seconds=3", "--settle_seconds=0")),
     Run("time_to_quality", ("--seconds=10", "--seeds=question", "--evaluations=2")),
 )
+_SWEEP = (
+    "--shapes=1x256-B32-T64,2x128-B32-T64,2x128-B32-T1,2x256-B64-T64,3x512-B64-T64,3x1024-B64-T32",
+    "--recurrence=scan,scan_columns,wavefront",
+)
+_SIZES = "--shapes=2x128-B32-T64,3x512-B64-T64,3x1024-B64-T32"
+_BFLOAT16 = ("--dtype=bfloat16", "--precisions=bfloat16", "--seeds=")
 FULL = (
     Run("correctness"),
-    Run("peers"),
-    Run("sampling_throughput"),
-    Run("train_throughput"),
+    Run("peers", ("--turn_seconds=3",)),
+    Run("train_throughput", (*_SWEEP, "--rounds=3", "--turn_seconds=1")),
+    Run("sampling_throughput", ("--turn_seconds=2",)),
     Run("input_pipeline"),
-    Run("checkpoint_stall", ("--turn_seconds=8",)),
+    Run("checkpoint_stall", ("--rounds=9", "--turn_seconds=4")),
     Run("scaling"),
-    Run("options"),
+    Run("options", ("--rounds=9", "--turn_seconds=2")),
     Run("watching", ("--rounds=6", "--turn_seconds=20")),
-    Run("time_to_quality"),
+    Run("time_to_quality", ("--seconds=60", "--evaluations=3")),
+    *(
+        Run("mogrifier", (f"--name=mogrifier_rate_{rate}", "--updates=2000", f"{_RATE}={rate}"))
+        for rate in (0.003, 0.006, 0.012)
+    ),
+    Run("mogrifier", ("--name=mogrifier_plain_3500", "--updates=3500", "--gating_rounds=")),
+    Run("peers", ("--name=peers_bfloat16", *_BFLOAT16, "--turn_seconds=2")),
+    Run(
+        "train_throughput",
+        (
+            "--name=train_throughput_bfloat16",
+            _SIZES,
+            "--dtype=float32,bfloat16",
+            "--rounds=3",
+            "--turn_seconds=1",
+        ),
+    ),
 )
 
 
@@ -63,8 +85,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs them; the exit code is 1 if one did not come to its end."""
     del argv
     begin = time.monotonic()
-    out = _SMALL_OUT.value if _SMALL.value else common.OUT.value
-    keras = (f"--keras_python={_KERAS_PYTHON.value}",)
+    out = f"{common.OUT.value}/small" if _SMALL.value else common.OUT.value
+    keras = (f"--keras_python={_KERAS_PYTHON.value}",) if _KERAS_PYTHON.value else ()
     runs = [
         Run(
             run.name, (*run.arguments, *(keras if run.name in ("peers", "time_to_quality") else ()))

@@ -12,14 +12,15 @@ from benchmarks.turns import Entry, Outcome, take_turns
 from benchmarks.workloads import Shape
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder for JSON, table and picture.")
+_NAME = flags.DEFINE_string("name", None, "Of the files; by default the benchmark's.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each contestant.", 1)
 TURN_SECONDS = flags.DEFINE_float("turn_seconds", 1.5, "About how long a turn takes.", 0.0)
 TINY = flags.DEFINE_boolean("tiny", False, "Rehearse: tiny products and copies to compare with.")
 
 
 def new_report(name: str, title: str) -> Report:
-    """The report of a benchmark, in the folder that `--out` names."""
-    return Report(name, title, Path(OUT.value))
+    """The report of a benchmark, in the folder that `--out` names, under its name or `--name`."""
+    return Report(_NAME.value or name, title, Path(OUT.value))
 
 
 def compete(entries: Sequence[Entry], report: Report) -> list[Outcome]:

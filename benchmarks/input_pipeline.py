@@ -38,25 +38,18 @@ def main(argv: Sequence[str]) -> None:
     """Measures every shape."""
     del argv
     report = common.new_report("input_pipeline", "Delivering windows of text")
-    tables: dict[str, list[dict[str, Any]]] = {}
     for shape in common.shapes(_SHAPES.value):
-        common.say(str(shape))
-        rows = tables[str(shape)] = report.table(str(shape), _COLUMNS)
-        for outcome in common.compete(_entries(shape), report):
-            row = lineup.row(outcome, shape, shape.bytes_per_update)
+        entries = [(entry, shape) for entry in _entries(shape)]
+        for row, outcome in lineup.measure(report, str(shape), _COLUMNS, entries):
             if outcome.ok and "input_seconds" in outcome.values[0]:
                 waited = sum(values["input_seconds"] for values in outcome.values)
                 row["waited_share"] = waited / sum(outcome.seconds)
-            rows.append(row)
-        update = rows[0].get("ms_per_update")
-        for row in rows:
-            if update and "ms_per_update" in row:
-                row["share_of_update"] = row["ms_per_update"] / update
+        lineup.relate(report.tables[str(shape)], "ms_per_update", "share_of_update")
     report.notes.append(
         "The mapped file is in the page cache: what the disk gives on a first reading is not "
         "measured. An update is that of the first line."
     )
-    report.write(lambda figure: lineup.draw_bars(figure, tables, "ms_per_update", "ms per window"))
+    lineup.write(report, "ms_per_update", "ms per window")
 
 
 def _entries(shape: Shape) -> list[Entry]:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import reporting
-from benchmarks.reporting import Column
+from benchmarks import common, reporting
+from benchmarks.reporting import Column, Report
 from benchmarks.turns import Entry, Outcome
 from benchmarks.workloads import Shape
 from charlstm import huge_pages
@@ -95,13 +95,12 @@ def product(library: str, dtype: str, tiny: bool = False) -> Entry:
     return Entry(product_name(library, dtype), ".probes", spec, environment=ENVIRONMENT)
 
 
-def row(outcome: Outcome, shape: Shape, num_bytes: int) -> dict[str, Any]:
+def row(outcome: Outcome, shape: Shape) -> dict[str, Any]:
     """One contestant's row; all but what compares it with others.
 
     Args:
       outcome: of its turns.
-      shape: for its floating-point operations.
-      num_bytes: that one of its updates trains on.
+      shape: what one of its updates trains.
     """
     values: dict[str, Any] = {"contestant": outcome.entry.name, "status": outcome.status}
     values |= {"info": outcome.info, "updates_per_turn": outcome.count, "seconds": outcome.seconds}
@@ -117,16 +116,41 @@ def row(outcome: Outcome, shape: Shape, num_bytes: int) -> dict[str, Any]:
     nats = outcome.values[-1].get("nats", 0.0)
     if not math.isfinite(nats):  # half parameters without loss scaling may end so
         values["status"] = "ok, but its loss is not finite"
-    rate = outcome.rate(num_bytes)
+    rate = outcome.rate(shape.bytes_per_update)
     if "device_peak_bytes" in outcome.values[0]:
         values["device_peak_bytes"] = max(v["device_peak_bytes"] for v in outcome.values)
     return values | {
         "bytes_per_second": rate,
-        "bytes_per_second_range": outcome.rates(num_bytes),
+        "bytes_per_second_range": outcome.rates(shape.bytes_per_update),
         "ms_per_update": 1e3 / outcome.rate(),
         "flops_per_second": rate * shape.training_flops_per_byte,
         "nats": nats if math.isfinite(nats) else None,
     }
+
+
+def measure(
+    report: Report, heading: str, columns: Sequence[Column], entries: Sequence[tuple[Entry, Shape]]
+) -> list[tuple[dict[str, Any], Outcome]]:
+    """A table of contestants that take turns, each with the shape that it trains at.
+
+    Returns:
+      The table's rows, each with the outcome that it was made of.
+    """
+    common.say(heading)
+    table = report.table(heading, columns)
+    outcomes = common.compete([entry for entry, _ in entries], report)
+    shapes = [shape for _, shape in entries]
+    for outcome, shape in zip(outcomes, shapes, strict=True):
+        table.append(row(outcome, shape))
+    return list(zip(table, outcomes, strict=True))
+
+
+def relate(rows: Sequence[dict[str, Any]], key: str, name: str) -> None:
+    """Adds, as `name`, what a row's figure is times the first row's."""
+    first = rows[0].get(key)
+    for values in rows:
+        if first and key in values:
+            values[name] = values[key] / first
 
 
 def compare(rows: list[dict[str, Any]], product: str) -> None:
@@ -141,14 +165,22 @@ def compare(rows: list[dict[str, Any]], product: str) -> None:
             values["share_of_product_rate"] = values["flops_per_second"] / reference
 
 
-def draw_bars(figure: Any, tables: dict[str, list[dict[str, Any]]], key: str, label: str) -> None:
-    """One bar for each row that has the figure, a picture for each table."""
-    axes = figure.subplots(max(1, len(tables)), 1, squeeze=False)[:, 0]
-    figure.set_size_inches(9, 1 + sum(0.5 + 0.3 * len(rows) for rows in tables.values()))
-    for axis, (heading, rows) in zip(axes, tables.items(), strict=False):
-        shown = [values for values in reversed(rows) if key in values]
-        names = [values["contestant"] for values in shown]
-        colors = ["tab:orange" if name.startswith(OURS) else "tab:blue" for name in names]
-        axis.barh(names, [values[key] for values in shown], color=colors)
-        axis.set_title(heading, loc="left", fontsize=10)
-        axis.set_xlabel(label)
+def write(report: Report, key: str, label: str, *, say: bool = True) -> None:
+    """Writes a report; its picture has a bar for each row that has the figure, table by table."""
+
+    def draw(figure: Any) -> None:
+        tables = {
+            heading: shown
+            for heading, rows in report.tables.items()
+            if (shown := [values for values in reversed(rows) if key in values])
+        }
+        axes = figure.subplots(max(1, len(tables)), 1, squeeze=False)[:, 0]
+        figure.set_size_inches(9, 1 + sum(0.5 + 0.3 * len(rows) for rows in tables.values()))
+        for axis, (heading, rows) in zip(axes, tables.items(), strict=False):
+            names = [values["contestant"] for values in rows]
+            colors = ["tab:orange" if name.startswith(OURS) else "tab:blue" for name in names]
+            axis.barh(names, [values[key] for values in rows], color=colors)
+            axis.set_title(heading, loc="left", fontsize=10)
+            axis.set_xlabel(label)
+
+    report.write(draw, say=say)

@@ -61,17 +61,12 @@ def main(argv: Sequence[str]) -> None:
     """Measures every shape."""
     del argv
     report = common.new_report("options", "What options cost")
-    tables: dict[str, list[dict[str, Any]]] = {}
     for shape in common.shapes(_SHAPES.value):
-        common.say(str(shape))
-        rows = tables[str(shape)] = report.table(str(shape), _COLUMNS)
-        for outcome in common.compete(_entries(shape), report):
-            rows.append(lineup.row(outcome, shape, shape.bytes_per_update))
-        off = rows[0].get("bytes_per_second")
-        for row in rows:
-            if off and "bytes_per_second" in row:
-                row["times_off"] = row["bytes_per_second"] / off
-    report.write(lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s"))
+        entries = [(entry, shape) for entry in _entries(shape)]
+        lineup.measure(report, str(shape), _COLUMNS, entries)
+        lineup.relate(report.tables[str(shape)], "bytes_per_second", "times_off")
+        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
+    lineup.write(report, "bytes_per_second", "bytes/s")
 
 
 def _entries(shape: Shape) -> list[Entry]:

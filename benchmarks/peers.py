@@ -66,22 +66,17 @@ def main(argv: Sequence[str]) -> None:
     del argv
     report = common.new_report("peers", "Training against peers")
     summary = report.table("Summary", _SUMMARY)
-    tables: dict[str, list[dict[str, Any]]] = {}
 
-    def compete(heading: str, entries: list[Entry], shape: Shape, seed_shape: Shape | None) -> None:
-        common.say(heading)
-        rows = tables[heading] = report.table(heading, lineup.COLUMNS)
-        for outcome in common.compete(entries, report):
-            is_seed = seed_shape is not None and outcome.entry.module == ".keras_seed"
-            num_bytes = seed_shape.num_streams if seed_shape and is_seed else shape.bytes_per_update
-            rows.append(lineup.row(outcome, shape, num_bytes))
+    def compete(heading: str, entries: Sequence[tuple[Entry, Shape]]) -> None:
+        lineup.measure(report, heading, lineup.COLUMNS, entries)
+        rows = report.tables[heading]
         lineup.compare(rows, lineup.product_name("jax", _dtype()))
         summary.extend(_summary(heading, rows))
-        report.write(_picture(tables), say=False)
+        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
 
     for shape in common.shapes(filter(None, _SHAPES.value)):
         entries = [_charlstm(shape), *_peers(shape), *_products()]
-        compete(str(shape), entries, shape, None)
+        compete(str(shape), [(entry, shape) for entry in entries])
 
     scripts = [script for script in _SEEDS.value if script]
     windowed = _SEED_SHAPES.value or [_WINDOWED[script] for script in scripts]
@@ -90,14 +85,14 @@ def main(argv: Sequence[str]) -> None:
         if common.TINY.value:
             sizes = shape.num_layers, shape.hidden_size, shape.num_streams
             seed_shape = Shape(*sizes, 1, shape.num_symbols)
-        entries = [_charlstm(shape), lineup.seed(script, _KERAS_PYTHON.value, seed_shape)]
-        compete(f"the {script}'s model, {shape}", entries, shape, seed_shape)
+        seed = lineup.seed(script, _KERAS_PYTHON.value, seed_shape)
+        compete(f"the {script}'s model, {shape}", [(_charlstm(shape), shape), (seed, seed_shape)])
 
     report.notes.append(
         "Contestants took turns, each in a process of its own; figures are medians over turns. "
         "Idle CPU is what a process used of a core while others had their turns."
     )
-    report.write(_picture(tables))
+    lineup.write(report, "bytes_per_second", "bytes/s")
 
 
 def _peers(shape: Shape) -> list[Entry]:
@@ -161,10 +156,6 @@ def _summary(heading: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         share, name = ours["share_of_product_rate"], lineup.product_name("jax", _dtype())
         lines.append({"shape": heading, "against": name, "charlstm_is": share})
     return lines
-
-
-def _picture(tables: dict[str, list[dict[str, Any]]]) -> Any:
-    return lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s")
 
 
 if __name__ == "__main__":

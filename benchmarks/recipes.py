@@ -34,7 +34,6 @@ _SECONDS = flags.DEFINE_float("seconds", 290.0, "Training that each is planned f
 _AT_ONCE = flags.DEFINE_float("at_once", None, "Training of each in this call; all by default.")
 _EVALUATIONS = flags.DEFINE_integer("evaluations", 8, "Validations of each run.", 1)
 _RUNS = flags.DEFINE_string("runs", "runs/recipes", "Folder of the run folders.")
-_NAME = flags.DEFINE_string("name", "recipes", "Of the files of results.")
 _FIELDS = flags.DEFINE_multi_string("field", [], "section.field=value, of every recipe.")
 _CORPUS = flags.DEFINE_string("corpus", None, "Another text than the recipes'.")
 _DYNAMIC = flags.DEFINE_boolean("dynamic", True, "Dynamic evaluation too, of finished runs.")
@@ -63,7 +62,7 @@ _COLUMNS = (
 def main(argv: Sequence[str]) -> None:
     """Trains and scores what the flags name; reports after each."""
     del argv
-    report = common.new_report(_NAME.value, "Recipes, each in the time it was given")
+    report = common.new_report("recipes", "Recipes, each in the time it was given")
     report.versions |= versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy")
     rows = report.table("Recipes", _COLUMNS)
     troubles = False

@@ -35,14 +35,20 @@ class Report:
       name: of the benchmark and of its files.
       title: for people.
       out: the folder to write to.
+
+    Attributes:
+      tables: rows by heading.
+      notes: written below the tables.
+      versions: of libraries, by name.
+      devices: that contestants ran on.
     """
 
     def __init__(self, name: str, title: str, out: Path):
         self._name, self._title, self._out = name, title, out
         self._begin = datetime.datetime.now(datetime.UTC)
-        self._tables: dict[str, list[dict[str, Any]]] = {}
         self._columns: dict[str, Sequence[Column]] = {}
         self._load = os.getloadavg()[0]
+        self.tables: dict[str, list[dict[str, Any]]] = {}
         self.notes: list[str] = []
         self.versions: dict[str, str] = {}
         self.devices: list[str] = []
@@ -56,8 +62,8 @@ class Report:
 
     def table(self, heading: str, columns: Sequence[Column]) -> list[dict[str, Any]]:
         """A new table; its rows are to be appended to the list."""
-        self._columns[heading], self._tables[heading] = columns, []
-        return self._tables[heading]
+        self._columns[heading], self.tables[heading] = columns, []
+        return self.tables[heading]
 
     def facts(self) -> dict[str, Any]:
         """Machine, versions, command, date and revision."""
@@ -79,7 +85,7 @@ class Report:
           say: whether to print.
         """
         self._out.mkdir(parents=True, exist_ok=True)
-        tables = {heading: rows for heading, rows in self._tables.items() if rows}
+        tables = {heading: rows for heading, rows in self.tables.items() if rows}
         picture = self._out / f"{self._name}.png"
         drawn = draw is not None and _draw(draw, picture)
         notes = list(self.notes)

@@ -43,20 +43,19 @@ def main(argv: Sequence[str]) -> None:
     """Runs the comparisons that the flags ask for."""
     del argv
     report = common.new_report("sampling_throughput", "Sampling throughput")
-    tables: dict[str, list[dict[str, Any]]] = {}
     for model in _MODELS.value:
-        rows = tables[model] = report.table(model, _COLUMNS)
+        rows = report.table(model, _COLUMNS)
         for batch in _BATCH.value:
             shape = Shape.parse(f"{model}-B{batch}-T1")
             common.say(f"{model}, batch {batch}")
             *outcomes, copy = common.compete([*_entries(shape), _copy()], report)
             rows.extend(_rows(shape, outcomes, copy))
-            report.write(lambda figure: _draw(figure, tables), say=False)
+            report.write(lambda figure: _draw(figure, report.tables), say=False)
     report.notes.append(
         "Every text starts from a prompt of one byte and a zero state; a step draws one byte in "
         "each. Copy bandwidth counts bytes read and bytes written."
     )
-    report.write(lambda figure: _draw(figure, tables))
+    report.write(lambda figure: _draw(figure, report.tables))
 
 
 def _entries(shape: Shape) -> list[Entry]:

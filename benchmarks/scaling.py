@@ -9,7 +9,6 @@ measured where there are two or more.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from absl import app, flags
 
@@ -36,7 +35,6 @@ def main(argv: Sequence[str]) -> None:
     """Measures every shape both ways."""
     del argv
     report = common.new_report("scaling", "Training on several devices")
-    tables: dict[str, list[dict[str, Any]]] = {}
     num_gpus = len(reporting.machine()["gpus"])
     every = [int(count) for count in _DEVICES.value]
     kinds = {"simulated": every}
@@ -46,35 +44,22 @@ def main(argv: Sequence[str]) -> None:
         report.notes.append("No real devices: this machine has fewer than two GPUs.")
     for shape in common.shapes(_SHAPES.value):
         for kind, counts in kinds.items():
-            _measure(shape, kind, counts, report, tables)
-    report.write(lambda figure: lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s"))
+            _measure(shape, kind, counts, report)
+    lineup.write(report, "bytes_per_second", "bytes/s")
 
 
-def _measure(
-    shape: Shape,
-    kind: str,
-    counts: list[int],
-    report: reporting.Report,
-    tables: dict[str, list[dict[str, Any]]],
-) -> None:
+def _measure(shape: Shape, kind: str, counts: list[int], report: reporting.Report) -> None:
     """Adds the tables of a shape on devices of a kind, `simulated` or `real`."""
     where = {"simulated": "simulated devices, CPU", "real": "real devices, GPUs"}[kind]
     ways = {f"{shape} shared out, {where}": [shape] * len(counts)}
     if _WEAK.value:
         ways[f"{shape} for each device, {where}"] = [_grown(shape, count) for count in counts]
+    simulated = kind == "simulated"
     for heading, shapes in ways.items():
-        common.say(heading)
-        simulated = kind == "simulated"
-        entries = [_entry(s, n, simulated) for s, n in zip(shapes, counts, strict=True)]
-        rows = tables[heading] = report.table(heading, _COLUMNS)
-        outcomes = common.compete(entries, report)
-        for outcome, its_shape in zip(outcomes, shapes, strict=True):
-            row = lineup.row(outcome, its_shape, its_shape.bytes_per_update)
-            rows.append(row | {"simulated": simulated})
-        one = rows[0].get("bytes_per_second")
-        for row in rows:
-            if one and "bytes_per_second" in row:
-                row["times_one"] = row["bytes_per_second"] / one
+        entries = [(_entry(s, n, simulated), s) for s, n in zip(shapes, counts, strict=True)]
+        for row, _ in lineup.measure(report, heading, _COLUMNS, entries):
+            row["simulated"] = simulated
+        lineup.relate(report.tables[heading], "bytes_per_second", "times_one")
 
 
 def _grown(shape: Shape, count: int) -> Shape:

@@ -11,7 +11,6 @@ the same minutes is what the shares are shares of.
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from absl import app, flags
 
@@ -33,7 +32,6 @@ _UPDATES_PER_DISPATCH = flags.DEFINE_list(
 )
 _FIELDS = flags.DEFINE_multi_string("field", [], "SECTION.FIELD=VALUE of the configuration.")
 _XLA_FLAGS = flags.DEFINE_multi_string("xla_flags", [], "NAME=XLA_FLAGS; all are tried.")
-_NAME = flags.DEFINE_string("name", "train_throughput", "Of the files.")
 _MEMORY = flags.DEFINE_boolean("memory", True, "Ask the compiled program for its memory.")
 
 _COLUMNS = (
@@ -50,33 +48,26 @@ _COLUMNS = (
 def main(argv: Sequence[str]) -> None:
     """Runs the sweep that the flags ask for."""
     del argv
-    report = common.new_report(_NAME.value, "Training throughput")
-    tables: dict[str, list[dict[str, Any]]] = {}
-
-    def picture(figure: Any) -> None:
-        lineup.draw_bars(figure, tables, "bytes_per_second", "bytes/s")
-
+    report = common.new_report("train_throughput", "Training throughput")
     for shape in _shapes():
-        common.say(str(shape))
         entries = [_entry(shape, *choice) for choice in _choices()]
         entries += [lineup.product("jax", dtype, common.TINY.value) for dtype in _DTYPE.value]
-        rows = tables[str(shape)] = report.table(str(shape), _COLUMNS)
-        for outcome in common.compete(entries, report):
-            values = lineup.row(outcome, shape, shape.bytes_per_update)
+        each = [(entry, shape) for entry in entries]
+        for row, outcome in lineup.measure(report, str(shape), _COLUMNS, each):
             info = outcome.info
-            values |= {key: info.get(key) for key in ("recurrence", "device", "compile_seconds")}
+            row |= {key: info.get(key) for key in ("recurrence", "device", "compile_seconds")}
             if "temporary_bytes" in info:
-                values["program_bytes"] = info["argument_bytes"] + info["temporary_bytes"]
-            rows.append(values)
+                row["program_bytes"] = info["argument_bytes"] + info["temporary_bytes"]
         for dtype in _DTYPE.value:
+            rows = report.tables[str(shape)]
             of_dtype = [row for row in rows if row["info"].get("dtype") == dtype]
             lineup.compare(of_dtype, lineup.product_name("jax", dtype))
-        report.write(picture, say=False)
+        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
     report.notes.append(
         "FLOP/s are analytic: 6·(L·8H² - 4H² + H·V) for a byte. Program memory is what XLA says of "
         "arguments and temporaries on one device; peak memory is the process's."
     )
-    report.write(picture)
+    lineup.write(report, "bytes_per_second", "bytes/s")
 
 
 def _shapes() -> list[Shape]:
