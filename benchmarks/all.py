@@ -49,12 +49,17 @@ _SWEEP = (
     "--shapes=1x256-B32-T64,2x128-B32-T64,2x128-B32-T1,2x256-B64-T64,3x512-B64-T64,3x1024-B64-T32",
     "--recurrence=scan,scan_columns,wavefront",
 )
+_STREAMS = (
+    "--shapes=2x128-B128-T32,1x256-B64-T64,2x256-B32-T64,2x256-B64-T64,2x256-B128-T32,2x512-B16-T64",
+    "--recurrence=scan,scan_columns",
+)
 _SIZES = "--shapes=2x128-B32-T64,3x512-B64-T64,3x1024-B64-T32"
 _BFLOAT16 = ("--dtype=bfloat16", "--precisions=bfloat16", "--seeds=")
 FULL = (
     Run("correctness"),
     Run("peers", ("--turn_seconds=3",)),
     Run("train_throughput", (*_SWEEP, "--rounds=3", "--turn_seconds=1")),
+    Run("train_throughput", ("--name=train_throughput_streams", *_STREAMS, "--nomemory")),
     Run("sampling_throughput", ("--turn_seconds=2",)),
     Run("input_pipeline"),
     Run("checkpoint_stall", ("--rounds=9", "--turn_seconds=4")),

@@ -43,7 +43,8 @@ class BareProgram(Program):
     def update(self) -> Update:
         """The pure function of one update."""
         model = self._config.model
-        forward = BareForward(dtype_of(model), recurrence_of(model), Dropout(), None)
+        recurrence = recurrence_of(model, num_streams=self._config.data.num_streams)
+        forward = BareForward(dtype_of(model), recurrence, Dropout(), None)
         schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
         return make_update(forward, self.optimizer, schedule)
 

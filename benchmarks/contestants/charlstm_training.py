@@ -90,7 +90,9 @@ class Training:
             "versions": versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy"),
             "device": f"{self.mesh.size} × {devices[0].device_kind}",
             "dtype": jnp.dtype(dtype_of(self.config.model)).name,
-            "recurrence": recurrence_of(self.config.model),
+            "recurrence": recurrence_of(
+                self.config.model, num_streams=self.config.data.num_streams
+            ),
             "compile_seconds": self.compile_seconds,
             **self._memory,
         }

@@ -26,7 +26,7 @@ class ModelConfig(Section):
     alphabet: Literal["bytes", "corpus"] = "bytes"
     # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # The implementation of the time loop; auto chooses by device and hidden size.
+    # The implementation of the time loop; auto chooses by device, hidden size and streams.
     # (split where mesh.model is above 1).
     recurrence: Literal[
         "auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn", "split"

@@ -58,7 +58,7 @@ def about(
             "devices": f"{mesh.size} × {', '.join(kinds)}",
             "processes": jax.process_count(),
             "compute dtype": jnp.dtype(dtype_of(model)).name,
-            "recurrence": recurrence_of(model, config.mesh.model),
+            "recurrence": recurrence_of(model, config.mesh.model, config.data.num_streams),
             "XLA flags": flags_in_force(),
             "machine": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),

@@ -28,7 +28,7 @@ def introduce(
         alphabet.size,
         f"{language_model.num_parameters(state.params):,}",
         jnp.dtype(dtype_of(model)).name,
-        recurrence_of(model, config.mesh.model),
+        recurrence_of(model, config.mesh.model, config.data.num_streams),
     )
     logging.info(
         "data: %s, %s bytes to train on, %s for validation; %d streams × %d bytes an update",

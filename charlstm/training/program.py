@@ -124,7 +124,9 @@ class Program:
         model, alphabet, training = self._config.model, self._alphabet, self._config.training
         forward = Forward(
             compute_dtype=dtype_of(model),
-            recurrence_name=recurrence_of(model, self._config.mesh.model),
+            recurrence_name=recurrence_of(
+                model, self._config.mesh.model, self._config.data.num_streams
+            ),
             dropout=Dropout(
                 input=model.input_dropout,
                 between=model.dropout,
@@ -246,18 +248,24 @@ def evaluator_of(
     )
 
 
-def recurrence_of(model: ModelConfig, model_devices: int = 1) -> str:
+def recurrence_of(model: ModelConfig, model_devices: int = 1, num_streams: int = 1) -> str:
     """The full name of the recurrence that `model.recurrence` stands for on this machine.
 
     Args:
       model: the network.
       model_devices: how many devices share each layer, `mesh.model`.
+      num_streams: that are trained on side by side, on all devices together; without them `auto`
+        chooses as for one.
     """
     plain = (
         "split"
         if model_devices > 1
         else recurrence.resolve(
-            model.recurrence, model.hidden_size, model.wavefront_chunk, model.residuals
+            model.recurrence,
+            model.hidden_size,
+            model.wavefront_chunk,
+            model.residuals,
+            num_streams,
         )
     )
     return recurrence.with_structure(

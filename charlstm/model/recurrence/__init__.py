@@ -66,16 +66,23 @@ _RECURRENCES: dict[str, Recurrence] = {
     "layer_norm": layer_norm_stack,
 }
 
-# From this hidden size on, a CPU is faster with streams as columns (benchmarks/README.md).
-COLUMNS_FROM_HIDDEN_SIZE = 384
+# A CPU is faster with streams as columns from this hidden size on, or with many streams from this
+# one on; (hidden size, streams), as measured: benchmarks/README.md.
+COLUMNS_FROM = ((384, 1), (256, 64))
 
 
-def resolve(name: str, hidden_size: int, wavefront_chunk: int, residuals: str = "gates") -> str:
+def resolve(
+    name: str,
+    hidden_size: int,
+    wavefront_chunk: int,
+    residuals: str = "gates",
+    num_streams: int = 1,
+) -> str:
     """The full name of the recurrence that `model.recurrence` stands for on this machine.
 
-    `auto` chooses: on a CPU by the hidden size, as measured; elsewhere, where nothing is measured
-    yet, the scan. The wavefront's full name has its chunk size: `wavefront/32`. With residuals
-    `state` it is the scan that keeps h and c alone.
+    `auto` chooses: on a CPU by the hidden size and the number of streams, as measured; elsewhere,
+    where nothing is measured yet, the scan. The wavefront's full name has its chunk size:
+    `wavefront/32`. With residuals `state` it is the scan that keeps h and c alone.
     """
     if residuals == "state":
         return "scan_recompute"
@@ -83,7 +90,7 @@ def resolve(name: str, hidden_size: int, wavefront_chunk: int, residuals: str = 
         return f"wavefront/{wavefront_chunk}"
     if name != "auto":
         return name
-    wide = hidden_size >= COLUMNS_FROM_HIDDEN_SIZE
+    wide = any(hidden_size >= hidden and num_streams >= streams for hidden, streams in COLUMNS_FROM)
     return "scan_columns" if jax.default_backend() == "cpu" and wide else "scan"
 
 
