@@ -16,7 +16,7 @@ from charlstm.model import language_model, recurrence
 from charlstm.model.dropout import Dropout
 from charlstm.model.language_model import Params
 from charlstm.training.optimizer import make_schedule
-from charlstm.training.program import Program, Update, dtype_of, recurrence_of
+from charlstm.training.program import Program, Update, dtype_of, training_recurrence_of
 from charlstm.training.step import Forward, make_update
 
 
@@ -43,8 +43,9 @@ class BareProgram(Program):
     def update(self) -> Update:
         """The pure function of one update."""
         model = self._config.model
-        recurrence = recurrence_of(model, num_streams=self._config.data.num_streams)
-        forward = BareForward(dtype_of(model), recurrence, Dropout(), None)
+        forward = BareForward(
+            dtype_of(model), training_recurrence_of(self._config), Dropout(), None
+        )
         schedule = make_schedule(self._config.optimizer, self._config.training.num_updates)
         return make_update(forward, self.optimizer, schedule)
 

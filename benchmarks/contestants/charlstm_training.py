@@ -13,7 +13,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
 from charlstm.training.conductor import SECONDS_PER_DISPATCH
-from charlstm.training.program import Program, dtype_of, recurrence_of
+from charlstm.training.program import Program, dtype_of, training_recurrence_of
 from charlstm.training.state import TrainState
 from charlstm.training.step import UpdateMetrics
 
@@ -90,9 +90,7 @@ class Training:
             "versions": versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy"),
             "device": f"{self.mesh.size} × {devices[0].device_kind}",
             "dtype": jnp.dtype(dtype_of(self.config.model)).name,
-            "recurrence": recurrence_of(
-                self.config.model, num_streams=self.config.data.num_streams
-            ),
+            "recurrence": training_recurrence_of(self.config),
             "compile_seconds": self.compile_seconds,
             **self._memory,
         }

@@ -15,7 +15,7 @@ import charlstm
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel
-from charlstm.training.program import dtype_of, recurrence_of
+from charlstm.training.program import dtype_of, training_recurrence_of
 from charlstm.xla import flags_in_force
 
 FILE = "about.json"
@@ -58,7 +58,7 @@ def about(
             "devices": f"{mesh.size} × {', '.join(kinds)}",
             "processes": jax.process_count(),
             "compute dtype": jnp.dtype(dtype_of(model)).name,
-            "recurrence": recurrence_of(model, config.mesh.model, config.data.num_streams),
+            "recurrence": training_recurrence_of(config),
             "XLA flags": flags_in_force(),
             "machine": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),

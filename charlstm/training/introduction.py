@@ -8,7 +8,7 @@ from charlstm import coordination, distributed
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.model import language_model
-from charlstm.training.program import dtype_of, recurrence_of
+from charlstm.training.program import dtype_of, training_recurrence_of
 from charlstm.training.state import TrainState
 
 
@@ -28,7 +28,7 @@ def introduce(
         alphabet.size,
         f"{language_model.num_parameters(state.params):,}",
         jnp.dtype(dtype_of(model)).name,
-        recurrence_of(model, config.mesh.model, config.data.num_streams),
+        training_recurrence_of(config),
     )
     logging.info(
         "data: %s, %s bytes to train on, %s for validation; %d streams × %d bytes an update",

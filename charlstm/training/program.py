@@ -124,9 +124,7 @@ class Program:
         model, alphabet, training = self._config.model, self._alphabet, self._config.training
         forward = Forward(
             compute_dtype=dtype_of(model),
-            recurrence_name=recurrence_of(
-                model, self._config.mesh.model, self._config.data.num_streams
-            ),
+            recurrence_name=training_recurrence_of(self._config),
             dropout=Dropout(
                 input=model.input_dropout,
                 between=model.dropout,
@@ -246,6 +244,11 @@ def evaluator_of(
         compute_dtype=dtype_of(model),
         recurrence_name=recurrence_of(model, model_devices),
     )
+
+
+def training_recurrence_of(config: Config) -> str:
+    """The full name of the recurrence that a run of this configuration trains with."""
+    return recurrence_of(config.model, config.mesh.model, config.data.num_streams)
 
 
 def recurrence_of(model: ModelConfig, model_devices: int = 1, num_streams: int = 1) -> str:
