@@ -236,15 +236,18 @@ class TestBadInput:
         (tmp_path / "file").touch()
         assert_refused(train(tmp_path / "file" / "run"), "--workdir")
 
-    def test_no_room_for_a_checkpoint(self, train, uninterrupted, environment, tmp_path):
+    def test_no_room_for_a_checkpoint(self, train, environment, tmp_path):
         """As on a full disk: from some size on, a file cannot be written."""
         limited = ("bash", "-c", 'ulimit -f 40; exec "$@"', "bash")  # in kB
-        # It finds what `uninterrupted` compiled, and leaves no broken program to other tests.
+        # One array alone is larger, 64 x 256 floats: how many of the smaller ones share a file
+        # is chance.
+        sizes = "--config.model.hidden_size=64"
+        # Nor are programs written, broken off, for other tests to find.
         reading = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}
-        done = train(tmp_path, prefix=limited, env=environment | reading)
+        done = train(tmp_path, sizes, prefix=limited, env=environment | reading)
         assert_refused(done, "could not save", "--workdir")
         # With room again, the same command ends well.
-        assert train(tmp_path).returncode == 0
+        assert train(tmp_path, sizes).returncode == 0
 
     def test_corpus_changed_under_a_run(self, train, trained, text_file, tmp_path):
         folder = tmp_path / "run"
