@@ -2,7 +2,7 @@
 
 charlstm train --config=quickstart
 
-Result on two cores of an Intel Xeon (AVX-512) in 64 s: 2.142 bits per byte on the validation split,
+Result on two cores of an Intel Xeon (AVX-512) in 60 s: 2.142 bits per byte on the validation split,
 2.137 on the test split; 1.882 and 1.906 with `evaluate --dynamic` (jax 0.10.2, 2026-11-27).
 
 Against windows of 64, all 256 bytes, a rate of 0.008 and gradients clipped at a norm of 1, in the
