@@ -6,9 +6,9 @@ charlstm sample --checkpoint=runs/article_names --prompt=$'\n' --num_bytes=200
 The text is small, 5,163 first names in 36 kB: dropout between the layers, and the best checkpoint
 by validation is the one that counts.
 
-Result on two cores of an Intel Xeon (AVX-512) in 19 s: 2.771 bits per byte on the validation split,
+Result on two cores of an Intel Xeon (AVX-512) in 21 s: 2.771 bits per byte on the validation split,
 best at update 650; from 800 on charlstm says that it learns the names by heart (jax 0.10.2,
-2026-11-26).
+2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig

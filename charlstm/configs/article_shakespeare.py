@@ -6,7 +6,7 @@ RMSProp at 0.002 with decay 0.95, the rate falling to 97 % every epoch after ten
 of 50. Fifty epochs; clipping by the norm of the whole gradient, where char-rnn clips each number.
 
 Not yet run to its end. As far as update 2,000 of 87,100, `--stop_after=2000`, on two cores of an
-Intel Xeon (AVX-512) in 960 s: 2.144 bits per byte on the validation split (jax 0.10.2, 2026-11-26).
+Intel Xeon (AVX-512) in 956 s: 2.144 bits per byte on the validation split (jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig

@@ -4,8 +4,8 @@ charlstm train --config=seed_answer
 
 As the answer had it: 30,000 updates, 1.92 MB read, Adam at 0.001, no clipping, no schedule.
 
-Result on two cores of an Intel Xeon (AVX-512) in 2,404 s: 2.560 bits per byte on the validation
-split; 2.555 at update 10,000 already, and 2.525 at its best, at 20,000 (jax 0.10.2, 2026-11-26).
+Result on two cores of an Intel Xeon (AVX-512) in 2,451 s: 2.560 bits per byte on the validation
+split; 2.555 at update 10,000 already, and 2.525 at its best, at 20,000 (jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, TrainingConfig

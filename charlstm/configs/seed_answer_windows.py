@@ -3,10 +3,10 @@
 charlstm train --config=seed_answer_windows
 
 An update reads 2,048 bytes instead of 64, and its gradient reaches back through the window.
-938 updates read the 1.92 MB of `seed_answer`; 1,250 take six tenths of that one's time.
+938 updates read the 1.92 MB of `seed_answer`; 1,250 take little more than half of that one's time.
 
-Result on two cores of an Intel Xeon (AVX-512) in 1,397 s: 2.239 bits per byte on the validation
-split; 2.530, below the end of `seed_answer`, after 246 s (jax 0.10.2, 2026-11-26).
+Result on two cores of an Intel Xeon (AVX-512) in 1,333 s: 2.239 bits per byte on the validation
+split; 2.530, below the end of `seed_answer`, after 237 s (jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config

@@ -5,8 +5,8 @@ charlstm train --config=seed_question
 As the script had it: batch 32, Adam at 0.001, no clipping, no schedule. The gradient never reaches
 back through time; the state is carried from update to update. 60,000 updates read 1.92 MB.
 
-Result on two cores of an Intel Xeon (AVX-512) in 70 s: 2.580 bits per byte (1.788 nats) on the
-validation split, whose 4-gram level is 2.595 (jax 0.10.2, 2026-11-26).
+Result on two cores of an Intel Xeon (AVX-512) in 73 s: 2.580 bits per byte (1.788 nats) on the
+validation split, whose 4-gram level is 2.595 (jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
