@@ -7,7 +7,7 @@ split, 1.946 on the test split, 1.672 and 1.695 with `evaluate --dynamic`, of th
 best on validation, that at 9,000; at the end 1.964 on validation (jax 0.10.2, 2026-11-27). A run
 that was cut after 2,074 updates and gone on with came to the same figures, to the last digit.
 
-Without dropout as many updates, in 2,044 s, ended at 1.990, with 1.975 and 1.983 at best, 1.673 and
+Without dropout as many updates, in 1,939 s, ended at 1.990, with 1.975 and 1.983 at best, 1.673 and
 1.695 with `evaluate --dynamic`: up to 5,000 they were ahead (2.019 against 2.030).
 """
 
