@@ -1,1 +1,1 @@
-"""Measurements of charlstm and of its peers; each is run as `python -m benchmarks.NAME`."""
+"""Measures charlstm and its competitors; each benchmark runs as `python -m benchmarks.NAME`."""

@@ -1,9 +1,9 @@
-"""All benchmarks, one after another.
+"""Runs all benchmarks, one after another.
 
-  python -m benchmarks.all --small     # under five minutes on two CPU cores: that all of it works
-  python -m benchmarks.all             # the whole of it, as in results/: about ninety minutes
+  python -m benchmarks.all --small     # checks that all work: under five minutes on two CPU cores
+  python -m benchmarks.all             # the full version, as in results/: about ninety minutes
 
-Small runs write to a folder in that of the results, so that they never replace real ones.
+Small runs write to a subfolder of the results folder, so they never replace real results.
 """
 
 import sys
@@ -87,7 +87,7 @@ FULL = (
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs them; the exit code is 1 if one did not come to its end."""
+    """Runs the benchmarks; the exit code is 1 if one did not finish."""
     del argv
     begin = time.monotonic()
     out = f"{common.OUT.value}/small" if _SMALL.value else common.OUT.value

@@ -1,9 +1,10 @@
-"""By how many milliseconds a save holds training up, and how long restoring takes.
+"""Measures how many milliseconds a save delays training, and how long restoring takes.
 
   python -m benchmarks.checkpoint_stall
   python -m benchmarks.checkpoint_stall --shapes=3x1024-B64-T32 --folder=/mnt/disk
 
-A turn makes the same updates twice, without a save and with one that starts with them.
+A measured run makes the same number of updates twice: without a save, and with a save at their
+beginning.
 """
 
 import statistics
@@ -12,9 +13,9 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 
 _SHAPES = flags.DEFINE_list(
     "shapes", ["2x128-B32-T64", "3x512-B64-T64", "3x1024-B64-T32"], "What is trained and saved."
@@ -45,7 +46,9 @@ def main(argv: Sequence[str]) -> None:
         spec: dict[str, Any] = {"shape": shape.to_json()}
         if _FOLDER.value:
             spec["folder"] = _FOLDER.value
-        entry = Entry(str(shape), ".checkpointing", spec, environment=lineup.ENVIRONMENT, warm_up=0)
+        entry = Entry(
+            str(shape), ".checkpointing", spec, environment=comparison.ENVIRONMENT, warm_up=0
+        )
         (outcome,) = common.compete([entry], report)
         row: dict[str, Any] = {"shape": str(shape), "status": outcome.status}
         if outcome.ok:

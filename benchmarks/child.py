@@ -1,12 +1,12 @@
-"""The process of one contestant: waits for a turn, takes it, and says how long it took.
+"""Serves one competitor in a process of its own: waits for a request, runs it, reports its time.
 
-Requests and replies are JSON objects, one a line, on standard input and output. Whatever a
-library prints goes to standard error. Between turns the process sleeps in a read; how much of the
-processor it used meanwhile (spinning threads would disturb the others) is part of the next reply.
+Requests and replies are JSON objects, one per line, on standard input and output. Whatever a
+library prints goes to standard error. Between runs the process sleeps in a read. The next reply
+says how much CPU time it used meanwhile: spinning threads would disturb the others.
 
-A turn may begin with some work that is not timed. A process that slept finds its caches cold, and
-on a virtual machine memory that it gave back while it slept may have gone back to the host: taking
-410 MB again took 0.5 s there, and 0.04 s with no sleep between.
+A run may begin with some work that is not timed. A process that has slept finds its caches cold.
+On a virtual machine, memory that it freed may also have gone back to the host while it slept:
+allocating 410 MB again took 0.5 s there, and 0.04 s without the sleep.
 """
 
 import importlib
@@ -22,7 +22,7 @@ OURS = ("benchmarks", "charlstm")
 
 
 def main() -> None:
-    """Serves one parent until standard input ends."""
+    """Serves one parent process until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -31,18 +31,18 @@ def main() -> None:
 
     request = json.loads(sys.stdin.readline())
     try:
-        module = importlib.import_module(request["module"], package="benchmarks.contestants")
+        module = importlib.import_module(request["module"], package="benchmarks.competitors")
         begin = time.perf_counter()
-        contestant = module.prepare(request["spec"])
-        reply({"info": contestant.info | {"prepare_seconds": time.perf_counter() - begin}})
+        competitor = module.prepare(request["spec"])
+        reply({"info": competitor.info | {"prepare_seconds": time.perf_counter() - begin}})
         idle = (time.perf_counter(), time.process_time())
         for line in sys.stdin:
             woken = (time.perf_counter(), time.process_time())
-            turn = json.loads(line)
-            if turn["warm_up"]:
-                contestant.turn(turn["warm_up"])
+            order = json.loads(line)
+            if order["warm_up"]:
+                competitor.run(order["warm_up"])
             begin, cpu_begin = time.perf_counter(), time.process_time()
-            values = contestant.turn(turn["count"])
+            values = competitor.run(order["count"])
             end, cpu_end = time.perf_counter(), time.process_time()
             reply(
                 {
@@ -60,7 +60,7 @@ def main() -> None:
         if name in OURS:
             raise
         reply({"missing": name})
-    except Exception as error:  # whatever a peer raises is what the table says of it
+    except Exception as error:  # the table shows whatever a competitor raises
         traceback.print_exc()
         first_line = (str(error).splitlines() or [""])[0]
         reply({"error": f"{type(error).__name__}: {first_line}"[:200]})

@@ -1,18 +1,18 @@
-"""Everything to be measured on a machine with one NVIDIA GPU, in stages of ten minutes at most.
+"""Measures everything on a machine with one NVIDIA GPU, in stages of at most ten minutes.
 
   python -m benchmarks.gpu --out=DIR
   python -m benchmarks.gpu --out=DIR --stage=correctness,peers
   python -m benchmarks.gpu --out=DIR --tiny          # a rehearsal, on a CPU too
 
 - correctness: every recurrence against float64.
-- peers: 3 x 1024 against PyTorch's cuDNN, in every precision that it trains in.
+- peers: 3 x 1024 against PyTorch's cuDNN, in every precision that PyTorch trains in.
 - tune: recurrences with and without XLA's command buffers and double buffering.
-- dispatch: updates in a jitted call, and float32 beside bfloat16.
+- dispatch: the number of updates in one jitted call (a dispatch), and float32 against bfloat16.
 - sampling: batches of 1 to 512 against PyTorch's step loop.
-- recipes: tinyshakespeare and shakespeare, and dynamic evaluation of both.
-- enwik8: eight minutes of a run planned for thirty; given again, the stage goes on with it.
+- recipes: tinyshakespeare and shakespeare, with dynamic evaluation of both.
+- enwik8: eight minutes of a run planned for thirty; running the stage again resumes it.
 
-The texts of the recipes come from the cache where there is no network ($XDG_CACHE_HOME).
+Without a network, the texts of the recipes come from the cache ($XDG_CACHE_HOME).
 """
 
 import sys
@@ -31,7 +31,7 @@ _BATCHES = flags.DEFINE_list("batches", ["64", "256", "1024"], "Numbers of strea
 _WINDOW = flags.DEFINE_integer("window", 128, "Window length.", 1)
 _RECURRENCE = flags.DEFINE_list("recurrence", ["scan", "wavefront"], "What is tuned.")
 
-# The fastest forms first. fp16 has no loss scaling; half parameters are less exact than ours.
+# Fastest first. float16 has no loss scaling; half-precision parameters are less exact than ours.
 _PRECISIONS = "float16,bfloat16,tf32,float16-parameters,bfloat16-parameters"
 _COMMAND_BUFFERS = "--xla_gpu_enable_command_buffer=+WHILE --xla_gpu_graph_min_graph_size=1"
 _XLA_FLAGS = {
@@ -41,7 +41,7 @@ _XLA_FLAGS = {
     "double buffering": "--xla_gpu_enable_while_loop_double_buffering=true",
 }
 
-# A text that is anyone's, and networks of a few units.
+# Rehearsals use a public text and networks of a few units.
 _TINY_RECIPES = [
     "--corpus=tinyshakespeare",
     "--seconds=5",
@@ -58,7 +58,7 @@ _TINY_RECIPES = [
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the stages; the exit code is 1 if one did not come to its end."""
+    """Runs the stages; the exit code is 1 if one did not finish."""
     del argv
     out = common.OUT.value
     troubles = []

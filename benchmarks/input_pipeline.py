@@ -1,11 +1,12 @@
-"""How fast windows of text can be delivered, and how much of a training step that takes.
+"""Measures how fast windows of text are delivered, and what share of an update that takes.
 
   python -m benchmarks.input_pipeline
   python -m benchmarks.input_pipeline --shapes=3x1024-B256-T128 --path=enwik8
 
-A text that fits is kept on the device and windows are gathered there; a larger one is read from a
-memory-mapped file, by a thread and one dispatch ahead. Both are timed alone, and in training, where
-`waited` is the share of the time that the loop stood still for its next windows.
+A text that fits is kept on the device, and windows are gathered there. A larger text is read from a
+memory-mapped file by a thread, one dispatch (one jitted call of several updates) ahead. Both are
+timed alone and in training. `waited` is the share of the training time for which the loop waited
+for its next windows.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,9 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 from benchmarks.workloads import Shape
 
 _SHAPES = flags.DEFINE_list("shapes", ["2x128-B32-T64", "3x512-B64-T64"], "What is trained.")
@@ -40,16 +41,16 @@ def main(argv: Sequence[str]) -> None:
     report = common.new_report("input_pipeline", "Delivering windows of text")
     for shape in common.shapes(_SHAPES.value):
         entries = [(entry, shape) for entry in _entries(shape)]
-        for row, outcome in lineup.measure(report, str(shape), _COLUMNS, entries):
+        for row, outcome in comparison.measure(report, str(shape), _COLUMNS, entries):
             if outcome.ok and "input_seconds" in outcome.values[0]:
                 waited = sum(values["input_seconds"] for values in outcome.values)
                 row["waited_share"] = waited / sum(outcome.seconds)
-        lineup.relate(report.tables[str(shape)], "ms_per_update", "share_of_update")
+        comparison.relate(report.tables[str(shape)], "ms_per_update", "share_of_update")
     report.notes.append(
         "The mapped file is in the page cache: what the disk gives on a first reading is not "
         "measured. An update is that of the first line."
     )
-    lineup.write(report, "ms_per_update", "ms per window")
+    comparison.write(report, "ms_per_update", "ms per window")
 
 
 def _entries(shape: Shape) -> list[Entry]:
@@ -58,14 +59,14 @@ def _entries(shape: Shape) -> list[Entry]:
         spec["path"] = _PATH.value
     mapped = {name: value for name, value in spec.items() if name != "shape"}
     return [
-        lineup.charlstm(shape, "training, text on the device"),
-        lineup.charlstm(shape, "training, text on disk", resident=False, **mapped),
+        comparison.charlstm(shape, "training, text on the device"),
+        comparison.charlstm(shape, "training, text on disk", resident=False, **mapped),
         *(
             Entry(
                 f"windows alone, {place}",
                 ".windows",
                 spec | {"source": source},
-                environment=lineup.ENVIRONMENT,
+                environment=comparison.ENVIRONMENT,
             )
             for place, source in (("on the device", "device"), ("from a mapped file", "host"))
         ),

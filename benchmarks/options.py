@@ -1,10 +1,10 @@
-"""What charlstm's options cost: each while it is on, and all of them while they are off.
+"""Measures what charlstm's options cost: each one while it is on, and all while they are off.
 
   python -m benchmarks.options
   python -m benchmarks.options --shapes=3x1024-B64-T32 --options="dropout,moving average"
 
-Training with every option off takes turns with the same training in which none of them was ever
-written, and with each option alone.
+Training with every option off runs interleaved with the same training without any option's code,
+and with training with each option alone.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 from benchmarks.workloads import Shape
 
 BARE = "without the options' code"
@@ -51,7 +51,7 @@ flags.register_validator(
 )
 
 _COLUMNS = (
-    *lineup.COLUMNS[:5],
+    *comparison.COLUMNS[:5],
     Column("times_off", "speed, times all off", reporting.ratio),
     Column("peak_rss_bytes", "peak memory", reporting.short),
 )
@@ -63,20 +63,24 @@ def main(argv: Sequence[str]) -> None:
     report = common.new_report("options", "What options cost")
     for shape in common.shapes(_SHAPES.value):
         entries = [(entry, shape) for entry in _entries(shape)]
-        lineup.measure(report, str(shape), _COLUMNS, entries)
-        lineup.relate(report.tables[str(shape)], "bytes_per_second", "times_off")
-        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
-    lineup.write(report, "bytes_per_second", "bytes/s")
+        comparison.measure(report, str(shape), _COLUMNS, entries)
+        comparison.relate(report.tables[str(shape)], "bytes_per_second", "times_off")
+        comparison.write(report, "bytes_per_second", "bytes/s", say=False)
+    comparison.write(report, "bytes_per_second", "bytes/s")
 
 
 def _entries(shape: Shape) -> list[Entry]:
     bare = {"shape": shape.to_json()}
     entries = [
-        lineup.charlstm(shape, f"{lineup.OURS}, all off"),
-        Entry(f"{lineup.OURS}, {BARE}", ".bare_training", bare, environment=lineup.ENVIRONMENT),
+        comparison.charlstm(shape, f"{comparison.OURS}, all off"),
+        Entry(
+            f"{comparison.OURS}, {BARE}", ".bare_training", bare, environment=comparison.ENVIRONMENT
+        ),
     ]
     for name in filter(None, _OPTIONS.value):
-        entries.append(lineup.charlstm(shape, f"{lineup.OURS}, {name}", fields=OPTIONS[name]))
+        entries.append(
+            comparison.charlstm(shape, f"{comparison.OURS}, {name}", fields=OPTIONS[name])
+        )
     return entries
 
 

@@ -1,4 +1,4 @@
-"""The same model, batch and window, trained by charlstm and by others, in turn.
+"""Trains the same model, batch and window with charlstm and with its competitors, interleaved.
 
 python -m benchmarks.peers
 python -m benchmarks.peers --keras_python=/path/to/other/venv/bin/python
@@ -11,10 +11,10 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
-from benchmarks.contestants.keras_seed import SHAPES as SEED_SHAPES
+from benchmarks import common, comparison, reporting
+from benchmarks.competitors.keras_seed import SHAPES as SEED_SHAPES
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 from benchmarks.workloads import Shape
 
 _SHAPES = flags.DEFINE_list(
@@ -41,7 +41,7 @@ _KERAS_PYTHON = flags.DEFINE_string(
     "keras_python", sys.executable, "Interpreter that has TensorFlow and Keras."
 )
 
-# The scripts' models and batches, with windows: what charlstm trains beside each.
+# What charlstm trains beside each script: the script's model and batch, with windows.
 _WINDOWED = {"question": "2x128-B32-T64", "answer": "3x1024-B64-T32-V84"}
 _SUMMARY = (
     Column("shape", "shape"),
@@ -49,12 +49,12 @@ _SUMMARY = (
     Column("charlstm_is", "is", reporting.ratio),
     Column("status", "status"),
 )
-# Of several forms of a peer the fastest counts; with huge pages, which charlstm's command takes by
-# itself and PyTorch's users would have to ask for, apart.
+# Of several forms of a competitor the fastest counts. Forms with huge pages are compared apart: the
+# `charlstm` command requests them by itself, users of PyTorch would have to do it.
 _FAMILIES = (
     "PyTorch nn.LSTM, float32",
     "PyTorch nn.LSTM",
-    f"PyTorch nn.LSTM, {lineup.HUGE_PAGES}",
+    f"PyTorch nn.LSTM, {comparison.HUGE_PAGES}",
     "Flax nnx.RNN",
     "plain lax.scan",
     "Keras",
@@ -68,11 +68,11 @@ def main(argv: Sequence[str]) -> None:
     summary = report.table("Summary", _SUMMARY)
 
     def compete(heading: str, entries: Sequence[tuple[Entry, Shape]]) -> None:
-        lineup.measure(report, heading, lineup.COLUMNS, entries)
+        comparison.measure(report, heading, comparison.COLUMNS, entries)
         rows = report.tables[heading]
-        lineup.compare(rows, lineup.product_name("jax", _dtype()))
+        comparison.compare(rows, comparison.product_name("jax", _dtype()))
         summary.extend(_summary(heading, rows))
-        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
+        comparison.write(report, "bytes_per_second", "bytes/s", say=False)
 
     for shape in common.shapes(filter(None, _SHAPES.value)):
         entries = [_charlstm(shape), *_peers(shape), *_products()]
@@ -85,50 +85,51 @@ def main(argv: Sequence[str]) -> None:
         if common.TINY.value:
             sizes = shape.num_layers, shape.hidden_size, shape.num_streams
             seed_shape = Shape(*sizes, 1, shape.num_symbols)
-        seed = lineup.seed(script, _KERAS_PYTHON.value, seed_shape)
+        seed = comparison.seed(script, _KERAS_PYTHON.value, seed_shape)
         compete(f"the {script}'s model, {shape}", [(_charlstm(shape), shape), (seed, seed_shape)])
 
     report.notes.append(
-        "Contestants took turns, each in a process of its own; figures are medians over turns. "
-        "Idle CPU is what a process used of a core while others had their turns."
+        "Competitors ran interleaved, each in a process of its own; figures are medians over the "
+        "interleaved runs. Idle CPU is the share of a core that a process used while others were "
+        "measured."
     )
-    lineup.write(report, "bytes_per_second", "bytes/s")
+    comparison.write(report, "bytes_per_second", "bytes/s")
 
 
 def _peers(shape: Shape) -> list[Entry]:
     inputs = _INPUTS.value
     precisions = _PRECISIONS.value or (
-        ["tf32", "bfloat16", "float16"] if lineup.has_gpu() else ["float32", "bfloat16"]
+        ["tf32", "bfloat16", "float16"] if comparison.has_gpu() else ["float32", "bfloat16"]
     )
     entries: list[Entry] = []
     if "torch" in _PEERS.value:
-        entries += lineup.torch(shape, inputs, precisions)
-        if lineup.ENVIRONMENT and not lineup.has_gpu():
-            entries += lineup.torch(shape, inputs, ["float32"], pages=True)
-        entries += lineup.torch(shape, inputs, _GRAPH_PRECISIONS.value, graph=True)
+        entries += comparison.torch(shape, inputs, precisions)
+        if comparison.ENVIRONMENT and not comparison.has_gpu():
+            entries += comparison.torch(shape, inputs, ["float32"], pages=True)
+        entries += comparison.torch(shape, inputs, _GRAPH_PRECISIONS.value, graph=True)
     if "nnx" in _PEERS.value:
-        entries += lineup.nnx(shape, inputs)
+        entries += comparison.nnx(shape, inputs)
     if "plain" in _PEERS.value:
-        entries.append(lineup.plain_scan(shape))
+        entries.append(comparison.plain_scan(shape))
     return entries
 
 
 def _products() -> list[Entry]:
     libraries = ["jax", "torch"] if "torch" in _PEERS.value else ["jax"]
-    return [lineup.product(library, _dtype(), common.TINY.value) for library in libraries]
+    return [comparison.product(library, _dtype(), common.TINY.value) for library in libraries]
 
 
 def _charlstm(shape: Shape) -> Entry:
     fields = {"model.compute_dtype": _DTYPE.value} if _DTYPE.value else {}
-    return lineup.charlstm(shape, fields=fields)
+    return comparison.charlstm(shape, fields=fields)
 
 
 def _dtype() -> str:
-    return _DTYPE.value or ("bfloat16" if lineup.has_gpu() else "float32")
+    return _DTYPE.value or ("bfloat16" if comparison.has_gpu() else "float32")
 
 
 def _summary(heading: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours against the fastest of each family, and its share of the product rate."""
+    """Compares charlstm with the fastest of each family, and with the product rate."""
     lines = []
     for family in _FAMILIES:
         words = family.split(", ")
@@ -136,7 +137,7 @@ def _summary(heading: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             r
             for r in rows
             if all(word in r["contestant"] for word in words)
-            and (lineup.HUGE_PAGES in r["contestant"]) == (lineup.HUGE_PAGES in words)
+            and (comparison.HUGE_PAGES in r["contestant"]) == (comparison.HUGE_PAGES in words)
         ]
         done = [r for r in members if "charlstm_is" in r]
         if done:
@@ -151,9 +152,9 @@ def _summary(heading: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         elif members:
             lines.append({"shape": heading, "against": family, "status": members[0]["status"]})
     lines = [line for number, line in enumerate(lines) if line not in lines[:number]]
-    ours = next((r for r in rows if r["contestant"] == lineup.OURS), {})
+    ours = next((r for r in rows if r["contestant"] == comparison.OURS), {})
     if "share_of_product_rate" in ours:
-        share, name = ours["share_of_product_rate"], lineup.product_name("jax", _dtype())
+        share, name = ours["share_of_product_rate"], comparison.product_name("jax", _dtype())
         lines.append({"shape": heading, "against": name, "charlstm_is": share})
     return lines
 

@@ -1,13 +1,12 @@
-"""The best recipes in the time they are given: bits per byte, static and dynamic.
+"""Trains recipes for a given time, and scores them with static and dynamic evaluation.
 
   python -m benchmarks.recipes --recipes=tinyshakespeare,shakespeare --seconds=290
-  python -m benchmarks.recipes --recipes=enwik8 --seconds=1700 --at_once=500   # again to go on
+  python -m benchmarks.recipes --recipes=enwik8 --seconds=1700 --at_once=500   # again to resume
 
-The first call finds how many updates fit into `--seconds`, so that the learning-rate schedule ends
-with them. Each run is kept under `--runs` and goes on there when the same command is given again.
-`--at_once` ends a recipe's training, saved, after so many seconds of a call. Whatever was reached
-is scored on the whole of its splits, and a run that has not come to its end is said to be as far as
-it got.
+The first call measures how many updates fit into `--seconds`, so that the learning-rate schedule
+ends with them. Each run is kept under `--runs`, and the same command resumes it there. `--at_once`
+saves and ends a recipe's training after so many seconds of one call. Whatever was reached is scored
+on whole splits; the status of an unfinished run is `as far as it got`.
 """
 
 import json
@@ -20,12 +19,12 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import common, reporting
-from benchmarks.contestants import versions_of
+from benchmarks.competitors import versions_of
+from benchmarks.interleaved import ROOT
 from benchmarks.reporting import Column
 from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
-from benchmarks.turns import ROOT
 from charlstm.config import Config
-from charlstm.training.metrics import read_figures
+from charlstm.training.metrics_file import read_figures
 
 _RECIPES = flags.DEFINE_list(
     "recipes", ["tinyshakespeare", "shakespeare"], "Names or files, as for charlstm train."
@@ -60,7 +59,7 @@ _COLUMNS = (
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains and scores what the flags name; reports after each."""
+    """Trains and scores the recipes that the flags name; writes the report after each."""
     del argv
     report = common.new_report("recipes", "Recipes, each in the time it was given")
     report.versions |= versions_of("charlstm", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -75,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
             report.learn({"device": row["environment"]["devices"]})
             _score(folder, row, dynamic=False)
             if finished and _DYNAMIC.value:
-                report.write(say=False)  # the last part may take longer than there is time
+                report.write(say=False)  # dynamic evaluation may outlast a time limit
                 _score(folder, row, dynamic=True)
         except Failed as failure:
             row["status"], troubles = f"failed: {failure}", True
@@ -85,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(recipe: str, folder: Path, row: dict[str, Any]) -> bool:
-    """Trains, or goes on training; the row learns how far it got. Whether that is the end."""
+    """Trains or resumes a recipe and fills in its row; returns True if the run is finished."""
     more = [f"--corpus={_CORPUS.value}"] if _CORPUS.value else []
     fields = common.fields(_FIELDS.value)
     if (folder / "config.json").exists():
@@ -112,7 +111,7 @@ def _train(recipe: str, folder: Path, row: dict[str, Any]) -> bool:
 
 
 def _score(folder: Path, row: dict[str, Any], *, dynamic: bool) -> None:
-    """The row learns the scores of the whole of each split."""
+    """Adds the scores of each whole split to the row."""
     for split in ("valid", "test") if row["config"]["data"]["test_size"] else ("valid",):
         common.say(f"{row['recipe']}: scoring {split}{', dynamic' if dynamic else ''}")
         found = _evaluate(folder, split, dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""Results as JSON, as a Markdown table and as a picture, with all that tells what was measured."""
+"""Writes results as JSON, Markdown tables and a picture, with machine, versions and command."""
 
 import datetime
 import functools
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.contestants import num_cores
+from benchmarks.competitors import num_cores
 
 ROOT = Path(__file__).parents[1]
 
 
 class Column(NamedTuple):
-    """A column of the table: which value of a row, its heading, and how it is written."""
+    """Describes a column of a table: the key of its value in a row, its heading, its format."""
 
     key: str
     heading: str
@@ -29,18 +29,18 @@ class Column(NamedTuple):
 
 
 class Report:
-    """What one benchmark found.
+    """Collects what one benchmark found, and writes it.
 
     Args:
-      name: of the benchmark and of its files.
-      title: for people.
+      name: the name of the benchmark and of its files.
+      title: the heading for readers.
       out: the folder to write to.
 
     Attributes:
       tables: rows by heading.
-      notes: written below the tables.
-      versions: of libraries, by name.
-      devices: that contestants ran on.
+      notes: texts to write below the tables.
+      versions: library versions by name.
+      devices: the devices that competitors ran on.
     """
 
     def __init__(self, name: str, title: str, out: Path):
@@ -54,19 +54,19 @@ class Report:
         self.devices: list[str] = []
 
     def learn(self, info: dict[str, Any]) -> None:
-        """Takes versions and the device from what a contestant says of itself."""
+        """Takes versions and the device from what a competitor reports about itself."""
         self.versions |= info.get("versions", {})
         device = info.get("device")
         if device is not None and device not in self.devices:
             self.devices.append(device)
 
     def table(self, heading: str, columns: Sequence[Column]) -> list[dict[str, Any]]:
-        """A new table; its rows are to be appended to the list."""
+        """Adds an empty table and returns the list that its rows are to be appended to."""
         self._columns[heading], self.tables[heading] = columns, []
         return self.tables[heading]
 
     def facts(self) -> dict[str, Any]:
-        """Machine, versions, command, date and revision."""
+        """Returns machine, versions, command, date and revision."""
         python = {"python": platform.python_version()}
         return {
             "date": self._begin.isoformat(timespec="seconds"),
@@ -78,7 +78,7 @@ class Report:
         }
 
     def write(self, draw: Callable[[Any], None] | None = None, say: bool = True) -> None:
-        """Writes NAME.json, NAME.md and NAME.png, replacing older ones, and prints the tables.
+        """Writes NAME.json, NAME.md and NAME.png, replacing older files, and prints the tables.
 
         Args:
           draw: draws on a matplotlib `Figure`; without matplotlib there is no picture.
@@ -121,7 +121,7 @@ class Report:
 
 
 def markdown_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
-    """The rows as Markdown, columns aligned; a value that a row lacks leaves its cell empty."""
+    """Formats rows as Markdown with aligned columns; a missing value leaves its cell empty."""
     cells = [[column.heading for column in columns]]
     cells += [[_cell(row.get(column.key), column) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -135,32 +135,32 @@ def _cell(value: Any, column: Column) -> str:
 
 
 def number(digits: int = 1) -> Callable[[float], str]:
-    """Writes numbers with so many digits behind the point."""
+    """Returns a formatter that writes numbers with so many decimal places."""
     return lambda value: f"{value:,.{digits}f}"
 
 
 def percent(value: float) -> str:
-    """Writes a share."""
+    """Writes a share as a percentage."""
     return f"{value:.1%}"
 
 
 def ratio(value: float) -> str:
-    """Writes how many times."""
+    """Writes a factor: `1.23×`."""
     return f"{value:.2f}×"
 
 
 def short(value: float) -> str:
-    """Writes large numbers for people: `48.2k`."""
+    """Writes large numbers in short form: `48.2k`."""
     return tqdm.format_sizeof(value)
 
 
 def span(values: Sequence[float]) -> str:
-    """Writes the lowest and the highest."""
+    """Writes the lowest and the highest value."""
     return f"{short(values[0])} – {short(values[1])}"
 
 
 def command() -> str:
-    """The command line of this process, as one would type it."""
+    """Returns the command line of this process, as one would type it."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
     called = ["python", "-m", main.name] if main else ["python", sys.argv[0]]
     return shlex.join([*called, *sys.argv[1:]])
@@ -168,7 +168,7 @@ def command() -> str:
 
 @functools.cache
 def revision() -> str | None:
-    """The git revision of this checkout, marked if files differ from it; None outside of git."""
+    """Returns this checkout's git revision, marked if files differ from it; None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -190,7 +190,7 @@ def revision() -> str | None:
 
 @functools.cache
 def machine() -> dict[str, Any]:
-    """The processor, its cores and memory, the system, and the GPUs."""
+    """Returns the processor, its cores and memory, the system, and the GPUs."""
     return {
         "cpu": _cpu_model(),
         "cores": num_cores(),

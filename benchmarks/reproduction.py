@@ -1,10 +1,11 @@
-"""The runs of REPRODUCTION.md side by side: figures, curves between n-gram levels, samples.
+"""Shows the runs of REPRODUCTION.md side by side: figures, curves with n-gram levels, samples.
 
   python -m benchmarks.reproduction --runs=runs/seed_question,runs/seed_question_stateless
   python -m benchmarks.reproduction --runs=… --greedy=runs/seed_question --growth=runs/article
 
-Trains nothing: reads run folders as they are. A run that has not come to its end is shown as far as
-it got, and said to be unfinished.
+It trains nothing, and reads run folders as they are. An unfinished run is shown as far as it got;
+its row says how many of the planned updates it made. An n-gram level is the score of a table of
+byte counts on the same text.
 """
 
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import common, reporting
-from benchmarks.contestants import versions_of
+from benchmarks.competitors import versions_of
 from benchmarks.reporting import Column
 from charlstm.data.ngrams import NgramLevel, order_name
 from charlstm.report.runs import Run, ngram_levels, readers
@@ -29,12 +30,12 @@ _NUM_BYTES = flags.DEFINE_integer("num_bytes", 600, "Bytes of a sample.", 1)
 _PROMPT = flags.DEFINE_string("prompt", "\n", "What samples go on from.")
 
 TEMPERATURES = ("0", "0.5", "0.8", "1.0")
-# A text that ends in at least so many turns of the same bytes is going round in a loop.
+# A text is a loop if it ends with at least this many repetitions of the same bytes.
 LOOP_TURNS = 3
-# The updates whose samples the article shows.
+# The article shows samples at these updates.
 GROWTH_UPDATES = (100, 300, 500, 700, 1200, 2000)
 
-# Levels so near each other, in bits per byte, share a line in the picture.
+# Levels closer to each other than this, in bits per byte, share a line in the picture.
 NEAR_LINES = 0.05
 
 _COLUMNS = (
@@ -98,17 +99,18 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _sample(folder: str, temperature: str) -> bytes:
-    command = [sys.executable, "-m", "charlstm", "sample", f"--checkpoint={folder}", "--raw"]
+    command = [sys.executable, "-m", "charlstm", "sample", f"--checkpoint={folder}"]
+    command += ["--raw", "--noecho"]
     command += [f"--prompt={_PROMPT.value}", f"--temperature={temperature}"]
     command += [f"--num_bytes={_NUM_BYTES.value}"]
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
 def loop_of(text: bytes) -> tuple[int, int] | None:
-    """Where a text begins to go round, and in how many bytes; None if it does not.
+    """Returns where a text begins to repeat itself and after how many bytes; None if it does not.
 
-    It goes round with period p from byte s on if text[i] == text[i + p] for every i from s to the
-    end; s the smallest, and at least `LOOP_TURNS` turns seen.
+    It repeats itself with period p from byte s on if text[i] == text[i + p] for every i from s to
+    the end. s is the smallest such byte, and at least `LOOP_TURNS` repetitions must be there.
     """
     for period in range(1, len(text) // LOOP_TURNS + 1):
         start = len(text) - period
@@ -157,13 +159,13 @@ def _draw(figure: Any, runs: Sequence[Run]) -> None:
 
 
 def _levels(runs: Sequence[Run]) -> list[NgramLevel]:
-    """The n-gram levels, if all runs have the same ones."""
+    """Returns the n-gram levels if all runs have the same ones, else none."""
     levels = [ngram_levels(run) for run in runs]
     return levels[0] if levels and all(other == levels[0] for other in levels) else []
 
 
 def _lines(levels: Sequence[NgramLevel]) -> list[tuple[float, str]]:
-    """Where lines are to be drawn and what they are called; near ones share a name."""
+    """Returns the height and the name of each line to draw; levels near each other share one."""
     lines: list[tuple[float, str]] = []
     for level in sorted(levels, key=lambda level: -level.bits_per_byte):
         name = order_name(level.order)

@@ -1,10 +1,10 @@
-"""How fast bytes are drawn, at several batch sizes, by charlstm and by PyTorch's step loop.
+"""Measures how fast charlstm and PyTorch's step loop draw bytes, at several batch sizes.
 
   python -m benchmarks.sampling_throughput
   python -m benchmarks.sampling_throughput --models=3x1024 --batch=1,64
 
 At batch 1 every byte needs every weight, so memory bandwidth is the limit as soon as the weights
-are larger than the caches: the share is of a copy measured in the same minutes.
+are larger than the caches. The share is relative to a memory copy, measured in the same minutes.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry, Outcome
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry, Outcome
 from benchmarks.workloads import Shape
 
 _MODELS = flags.DEFINE_list("models", ["2x128", "3x512", "3x1024"], "Layers x hidden size.")
@@ -26,7 +26,7 @@ _TORCH_THREADS = flags.DEFINE_list(
 
 _COLUMNS = (
     Column("batch", "batch"),
-    Column("contestant", "contestant"),
+    Column("contestant", "competitor"),
     Column("status", "status"),
     Column("bytes_per_second", "bytes/s", reporting.short),
     Column("bytes_per_second_range", "lowest – highest", reporting.span),
@@ -64,16 +64,19 @@ def _entries(shape: Shape) -> list[Entry]:
     for threads in _TORCH_THREADS.value:
         name = f"PyTorch nn.LSTM, {threads if int(threads) else 'all'} threads"
         peers.append(Entry(name, ".torch_sampling", spec | {"threads": int(threads)}))
-    return [Entry(lineup.OURS, ".charlstm_sampling", spec, environment=lineup.ENVIRONMENT), *peers]
+    return [
+        Entry(comparison.OURS, ".charlstm_sampling", spec, environment=comparison.ENVIRONMENT),
+        *peers,
+    ]
 
 
 def _copy() -> Entry:
     spec = {"probe": "copy", "tiny": common.TINY.value}
-    return Entry("copy", ".probes", spec, environment=lineup.ENVIRONMENT)
+    return Entry("copy", ".probes", spec, environment=comparison.ENVIRONMENT)
 
 
 def _rows(shape: Shape, outcomes: list[Outcome], copy: Outcome) -> list[dict[str, Any]]:
-    ours = next(o for o in outcomes if o.entry.name == lineup.OURS)
+    ours = next(o for o in outcomes if o.entry.name == comparison.OURS)
     rows = []
     for outcome in outcomes:
         row: dict[str, Any] = {
@@ -107,7 +110,7 @@ def _rows(shape: Shape, outcomes: list[Outcome], copy: Outcome) -> list[dict[str
 
 
 def _draw(figure: Any, tables: dict[str, list[dict[str, Any]]]) -> None:
-    """Bytes/s against the batch, a picture for each model, a line for each contestant."""
+    """Draws bytes/s against the batch: one plot per model, one line per competitor."""
     axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axis, (model, rows) in zip(axes, tables.items(), strict=True):
         done = [row for row in rows if "bytes_per_second" in row]

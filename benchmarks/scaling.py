@@ -1,20 +1,20 @@
-"""Training on 1, 2, 4, 8 devices: the same batch shared out, and a batch that grows with them.
+"""Measures training on 1, 2, 4, 8 devices, with a fixed batch and with one that grows with them.
 
   python -m benchmarks.scaling
   python -m benchmarks.scaling --shapes=3x1024-B512-T128 --devices=1,2,4,8
 
-Devices simulated on the CPU have tables of their own. Where there are more of them than cores they
-say what sharing out costs, and nothing of what real devices would gain. Real devices, GPUs, are
-measured where there are two or more.
+Devices simulated on the CPU have tables of their own. With more simulated devices than cores, these
+show what sharing the batch costs, and nothing about what real devices would gain. Real devices
+(GPUs) are measured where there are two or more.
 """
 
 from collections.abc import Sequence
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 from benchmarks.workloads import Shape
 
 _SHAPES = flags.DEFINE_list("shapes", ["2x128-B64-T64", "2x512-B64-T64"], "What is trained.")
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures every shape both ways."""
+    """Measures every shape on every kind of device."""
     del argv
     report = common.new_report("scaling", "Training on several devices")
     num_gpus = len(reporting.machine()["gpus"])
@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
     for shape in common.shapes(_SHAPES.value):
         for kind, counts in kinds.items():
             _measure(shape, kind, counts, report)
-    lineup.write(report, "bytes_per_second", "bytes/s")
+    comparison.write(report, "bytes_per_second", "bytes/s")
 
 
 def _measure(shape: Shape, kind: str, counts: list[int], report: reporting.Report) -> None:
-    """Adds the tables of a shape on devices of a kind, `simulated` or `real`."""
+    """Adds the tables of a shape on one kind of device, `simulated` or `real`."""
     where = {"simulated": "simulated devices, CPU", "real": "real devices, GPUs"}[kind]
     ways = {f"{shape} shared out, {where}": [shape] * len(counts)}
     if _WEAK.value:
@@ -57,9 +57,9 @@ def _measure(shape: Shape, kind: str, counts: list[int], report: reporting.Repor
     simulated = kind == "simulated"
     for heading, shapes in ways.items():
         entries = [(_entry(s, n, simulated), s) for s, n in zip(shapes, counts, strict=True)]
-        for row, _ in lineup.measure(report, heading, _COLUMNS, entries):
+        for row, _ in comparison.measure(report, heading, _COLUMNS, entries):
             row["simulated"] = simulated
-        lineup.relate(report.tables[heading], "bytes_per_second", "times_one")
+        comparison.relate(report.tables[heading], "bytes_per_second", "times_one")
 
 
 def _grown(shape: Shape, count: int) -> Shape:
@@ -72,7 +72,7 @@ def _entry(shape: Shape, count: int, simulated: bool) -> Entry:
         environment = {"JAX_PLATFORMS": "cpu"}
     else:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(count)))}
-    return lineup.charlstm(shape, str(count), cpu_devices=count, environment=environment)
+    return comparison.charlstm(shape, str(count), cpu_devices=count, environment=environment)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
-"""Bits per byte of a seed script's model against seconds, scored by charlstm.
+"""Trains a Keras script's model and lets charlstm score it: bits per byte against seconds.
 
-The script trains in its own interpreter and leaves its weights behind from time to time; they are
-read as charlstm's parameters, and scored on the whole validation split as any model is.
+The script trains in its own interpreter and saves its weights from time to time. They are read as
+charlstm's parameters and scored on the whole validation split, like any model.
 """
 
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
 from benchmarks import common
-from benchmarks.turns import Entry, Outcome, take_turns
+from benchmarks.interleaved import Entry, Outcome, run_interleaved
 from benchmarks.workloads import Shape
-from charlstm import distributed
 from charlstm.config import ModelConfig
 from charlstm.data.corpus import Alphabet, Corpus, load_corpus
-from charlstm.training.program import evaluator_of
+from charlstm.evaluation.evaluator import Evaluator
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.network import Network
+from charlstm.model.parameters import Params
+from charlstm.runtime import distributed
+from charlstm.runtime.targets import Target
 
-# Seconds and bits per byte.
+# Points of (seconds, bits per byte).
 Curve = list[tuple[float, float]]
 
 
@@ -29,18 +33,18 @@ def train(
     shape: Shape,
     kind: Literal["bytes", "corpus"],
     corpus_name: str,
-    turns: int,
-    turn_seconds: int,
+    num_runs: int,
+    run_seconds: int,
 ) -> tuple[Outcome, Curve]:
-    """Trains a script and scores it after each turn.
+    """Trains a script and scores it after each run.
 
     Args:
       entry: the script.
-      shape: of its model; the alphabet's size is the corpus's.
-      kind: its alphabet.
-      corpus_name: what it is trained on, split as charlstm splits by default.
-      turns: at least 2.
-      turn_seconds: length of a turn.
+      shape: the shape of its model; the size of the alphabet is taken from the corpus.
+      kind: the kind of its alphabet.
+      corpus_name: the text that it is trained on, split as charlstm splits by default.
+      num_runs: how often it is scored, at least 2.
+      run_seconds: the length of a run.
     """
     corpus = load_corpus(corpus_name, 0.05, 0.05)
     alphabet = Alphabet.of(kind, corpus.data)
@@ -52,21 +56,24 @@ def train(
             "text": str(text),
             "snapshots": folder,
         }
-        entry = dataclasses.replace(entry, spec=spec, count=turn_seconds, warm_up=0)
-        # The first turn warms up and is not counted, but it is training all the same.
-        (outcome,) = take_turns([entry], turns - 1, 0.0, common.say)
+        entry = dataclasses.replace(entry, spec=spec, count=run_seconds, warm_up=0)
+        # The first run is a warm-up that is not counted, but it trains like the others.
+        (outcome,) = run_interleaved([entry], num_runs - 1, 0.0, common.say)
         if not outcome.ok:
             return outcome, []
         kept = sorted(Path(folder).glob("*.npz"), key=lambda path: float(path.stem))
         started = outcome.info["first_update_seconds"]
-        model = ModelConfig(num_layers=shape.num_layers, hidden_size=shape.hidden_size)
         params = [params_of(dict(np.load(path))) for path in kept]
-        bits = _score(params, model, corpus, alphabet)
+        sizes = ModelConfig(num_layers=shape.num_layers, hidden_size=shape.hidden_size)
+        bits = _score(params, sizes, corpus, alphabet)
         return outcome, [(started + float(p.stem), b) for p, b in zip(kept, bits, strict=True)]
 
 
-def params_of(weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    """A script's weights (Keras's order of gates: i, f, c, o, which is ours) as our parameters."""
+def params_of(weights: dict[str, np.ndarray]) -> Params:
+    """Converts a script's weights to charlstm's parameters.
+
+    Keras orders the gates i, f, c, o, which is charlstm's order too.
+    """
     *layers, kernel, bias = weights.values()
     names = ("weight_ih", "weight_hh", "bias")
     stack = {
@@ -77,12 +84,14 @@ def params_of(weights: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _score(
-    models: list[dict[str, Any]], model: ModelConfig, corpus: Corpus, alphabet: Alphabet
+    params: list[Params], sizes: ModelConfig, corpus: Corpus, alphabet: Alphabet
 ) -> list[float]:
-    """Bits per byte of the validation split under each set of a model's parameters."""
+    """Returns the bits per byte of the validation split for each set of parameters."""
     mesh = distributed.make_mesh(jax.device_count())
+    network = Network.of(sizes, Target.of_mesh(mesh))
+    models = [LanguageModel(each, alphabet, network) for each in params]
     start, stop = corpus.bounds.valid
     with jax.set_mesh(mesh):
-        evaluate = evaluator_of(model, corpus.data, alphabet, mesh)(start, stop)
+        evaluate = Evaluator(models[0], corpus.data, start, stop, mesh)
         whole = distributed.replicated(mesh)
-        return [evaluate(jax.device_put(params, whole)).bits_per_byte for params in models]
+        return [evaluate(model.put(whole)).bits_per_byte for model in models]

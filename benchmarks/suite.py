@@ -1,4 +1,4 @@
-"""Several benchmarks one after another, each in a process of its own and within a time."""
+"""Runs several benchmarks one after another, each in its own process, within a time limit."""
 
 import dataclasses
 import shlex
@@ -8,25 +8,25 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import common
-from benchmarks.turns import ROOT
+from benchmarks.interleaved import ROOT
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One benchmark with its flags."""
+    """Names one benchmark and its flags."""
 
     name: str
     arguments: Sequence[str] = ()
 
 
 def run_all(runs: Sequence[Run], out: str, seconds: float) -> list[str]:
-    """Runs them in order; what has not ended when the time is up is ended.
+    """Runs benchmarks in order, and ends the one that is still running when the time is up.
 
-    A benchmark writes its report anew after every part, so that the parts that were measured are
-    there in any case.
+    A benchmark rewrites its report after every part, so the parts that were measured are kept in
+    any case.
 
     Returns:
-      One line for each that failed, was cut short, or was not begun.
+      One line for each benchmark that failed, was cut short, or was not started.
     """
     deadline = time.monotonic() + seconds
     troubles = []

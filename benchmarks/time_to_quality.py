@@ -1,13 +1,14 @@
-"""Bits per byte against seconds: named configurations, and the scripts charlstm started from.
+"""Measures bits per byte against seconds, for named configurations and two Keras scripts.
 
   python -m benchmarks.time_to_quality --configs=quickstart --seconds=180
   python -m benchmarks.time_to_quality --configs=quickstart,my_config.py --seeds=question
   python -m benchmarks.time_to_quality --configs= --seeds= --runs=runs/a,runs/b
 
-Each trains for the given seconds on an otherwise idle machine, one after another. A configuration's
-number of updates is set so that its learning-rate schedule ends with its time. Every model is
-scored by charlstm, on the whole validation split; a script's weights are kept as it trains and
-scored afterwards. Seconds count from the compilation of the first update on.
+The scripts are those that charlstm starts from (REPRODUCTION.md). Each competitor trains for the
+given seconds on an otherwise idle machine, one after another. A configuration's number of updates
+is set so that its learning-rate schedule ends with its time. charlstm scores every model on the
+whole validation split; a script's weights are saved while it trains and scored afterwards. Time
+counts from the compilation of the first update.
 """
 
 import sys
@@ -18,13 +19,13 @@ from typing import Any, Literal
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
-from benchmarks.contestants import versions_of
-from benchmarks.contestants.keras_seed import SHAPES as SEED_SHAPES
+from benchmarks import common, comparison, reporting
+from benchmarks.competitors import versions_of
+from benchmarks.competitors.keras_seed import SHAPES as SEED_SHAPES
 from benchmarks.reporting import Column, Report
 from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
 from benchmarks.workloads import Shape
-from charlstm.training.metrics import read_figures
+from charlstm.training.metrics_file import read_figures
 
 _CONFIGS = flags.DEFINE_list("configs", ["quickstart"], "Names or files, as for charlstm train.")
 _SECONDS = flags.DEFINE_integer("seconds", 180, "To train for, each.", 1)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(config: str) -> dict[str, Any]:
-    """Trains a configuration for the time there is."""
+    """Trains a configuration for the given time."""
     name, corpus = Path(config).stem, f"--corpus={_CORPUS.value}"
     quiet = {"training.checkpoint_every": 0, "training.sample_every": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -95,15 +96,15 @@ def _with_curve(row: dict[str, Any], curve: list[tuple[float, float]]) -> dict[s
 
 def _train_seed(script: str, report: Report) -> dict[str, Any]:
     """Trains and scores one of the scripts."""
-    # Loads jax, for which a run of `charlstm train` need not wait.
+    # Imported late because it loads jax, which a run of `charlstm train` need not wait for.
     from benchmarks import seed_quality
 
     shape = Shape.parse(_SEED_SHAPE.value) if _SEED_SHAPE.value else SEED_SHAPES[script]
     kind: Literal["bytes", "corpus"] = "bytes" if script == "question" else "corpus"
-    turns = max(2, min(_EVALUATIONS.value, _SECONDS.value))
-    entry = lineup.seed(script, _KERAS_PYTHON.value, shape)
+    num_runs = max(2, min(_EVALUATIONS.value, _SECONDS.value))
+    entry = comparison.seed(script, _KERAS_PYTHON.value, shape)
     outcome, curve = seed_quality.train(
-        entry, shape, kind, _CORPUS.value, turns, max(1, _SECONDS.value // turns)
+        entry, shape, kind, _CORPUS.value, num_runs, max(1, _SECONDS.value // num_runs)
     )
     report.learn(outcome.info)
     row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`charlstm train` as a process, for as long as there is time."""
+"""Runs `charlstm train` as a process, for a limited time."""
 
 import json
 import signal
@@ -9,29 +9,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.turns import ROOT
-from charlstm.preemption import EXIT_SAVED
-from charlstm.training.metrics import read_figures
+from benchmarks.interleaved import ROOT
+from charlstm.runtime.preemption import EXIT_SAVED
+from charlstm.training.metrics_file import read_figures
 
-Fields = Mapping[str, Any]  # of the configuration, by their addresses
+Fields = Mapping[str, Any]  # values of the configuration, by address
 
 _PROBE_UPDATES, _PROBE_LOG_EVERY = 15, 5
 _SECONDS_TO_SAVE = 60.0
 
 
 class Failed(Exception):
-    """A command that ended with an error; its last line."""
+    """Reports that a command ended with an error; the message is the last line of it."""
 
     @classmethod
     def of(cls, errors: str, code: int) -> "Failed":
-        """From what it wrote to standard error, and its exit code."""
+        """Makes the exception from the command's standard error and its exit code."""
         return cls((errors.strip().splitlines() or [f"exit code {code}"])[-1])
 
 
 def train(
     config: str, folder: Path, fields: Fields, *flags: str, seconds: float | None = None
 ) -> bool:
-    """Trains a configuration in a folder, or goes on there.
+    """Trains a configuration in a folder, or resumes the run that is there.
 
     Args:
       config: a name or a file, as for `charlstm train`.
@@ -41,10 +41,10 @@ def train(
       seconds: after this long the run is asked to save and to end.
 
     Returns:
-      Whether the run came to its end.
+      True if the run is finished, False if it was saved before its end.
 
     Raises:
-      Failed: it ended otherwise.
+      Failed: the run ended in any other way.
     """
     command = [sys.executable, "-m", "charlstm", "train", f"--config={config}"]
     command += [f"--workdir={folder}", *flags]
@@ -69,18 +69,18 @@ def train(
 def fit(
     config: str, seconds: float, evaluations: int, fields: Fields, *flags: str
 ) -> dict[str, Any]:
-    """Fields with which a configuration's schedule ends when so many seconds are over.
+    """Returns fields with which a configuration's schedule ends after the given seconds.
 
-    A short run tells how fast it trains here, and how long it takes to begin.
+    A short run measures how fast the configuration trains here, and how long it takes to start.
 
     Args:
       config: a name or a file, as for `charlstm train`.
-      seconds: of training, from the compilation of the first update on.
-      evaluations: how often it is validated.
+      seconds: the time to train, from the compilation of the first update on.
+      evaluations: how often the run is validated.
       fields, flags: as for `train`.
 
     Raises:
-      Failed: the short run did.
+      Failed: the short run failed.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "probe"
@@ -102,11 +102,11 @@ def fit(
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """The configuration of a run."""
+    """Reads the configuration of a run."""
     settings: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return settings
 
 
 def bytes_of_update(settings: dict[str, Any]) -> int:
-    """How much text an update of a configuration reads."""
+    """Returns how many bytes of text one update of a configuration reads."""
     return int(settings["data"]["num_streams"] * settings["data"]["window_length"])

@@ -1,11 +1,11 @@
-"""How fast charlstm trains, over a sweep of sizes: bytes/s, FLOP/s, memory, seconds to compile.
+"""Measures training over a sweep of sizes: bytes/s, FLOP/s, memory, seconds to compile.
 
   python -m benchmarks.train_throughput
   python -m benchmarks.train_throughput --layers=3 --hidden=1024 --batch=64,256 --window=32,128
   python -m benchmarks.train_throughput --recurrence=scan,wavefront --dtype=float32,bfloat16
 
-All combinations of one model and batch take turns, and with them large products, whose rate in
-the same minutes is what the shares are shares of.
+All combinations for one model and batch run interleaved, and large matrix products with them. The
+shares are relative to the rate of these products in the same minutes.
 """
 
 import itertools
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from benchmarks import common, lineup, reporting
+from benchmarks import common, comparison, reporting
+from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.turns import Entry
 from benchmarks.workloads import Shape
 
 _LAYERS = flags.DEFINE_list("layers", ["2"], "Numbers of layers.")
@@ -35,8 +35,8 @@ _XLA_FLAGS = flags.DEFINE_multi_string("xla_flags", [], "NAME=XLA_FLAGS; all are
 _MEMORY = flags.DEFINE_boolean("memory", True, "Ask the compiled program for its memory.")
 
 _COLUMNS = (
-    *lineup.COLUMNS[:5],
-    *lineup.COLUMNS[6:8],
+    *comparison.COLUMNS[:5],
+    *comparison.COLUMNS[6:8],
     Column("recurrence", "recurrence"),
     Column("device", "device"),
     Column("compile_seconds", "compile s", reporting.number(1)),
@@ -51,9 +51,9 @@ def main(argv: Sequence[str]) -> None:
     report = common.new_report("train_throughput", "Training throughput")
     for shape in _shapes():
         entries = [_entry(shape, *choice) for choice in _choices()]
-        entries += [lineup.product("jax", dtype, common.TINY.value) for dtype in _DTYPE.value]
+        entries += [comparison.product("jax", dtype, common.TINY.value) for dtype in _DTYPE.value]
         each = [(entry, shape) for entry in entries]
-        for row, outcome in lineup.measure(report, str(shape), _COLUMNS, each):
+        for row, outcome in comparison.measure(report, str(shape), _COLUMNS, each):
             info = outcome.info
             row |= {key: info.get(key) for key in ("recurrence", "device", "compile_seconds")}
             if "temporary_bytes" in info:
@@ -61,13 +61,13 @@ def main(argv: Sequence[str]) -> None:
         for dtype in _DTYPE.value:
             rows = report.tables[str(shape)]
             of_dtype = [row for row in rows if row["info"].get("dtype") == dtype]
-            lineup.compare(of_dtype, lineup.product_name("jax", dtype))
-        lineup.write(report, "bytes_per_second", "bytes/s", say=False)
+            comparison.compare(of_dtype, comparison.product_name("jax", dtype))
+        comparison.write(report, "bytes_per_second", "bytes/s", say=False)
     report.notes.append(
         "FLOP/s are analytic: 6·(L·8H² - 4H² + H·V) for a byte. Program memory is what XLA says of "
         "arguments and temporaries on one device; peak memory is the process's."
     )
-    lineup.write(report, "bytes_per_second", "bytes/s")
+    comparison.write(report, "bytes_per_second", "bytes/s")
 
 
 def _shapes() -> list[Shape]:
@@ -86,7 +86,7 @@ def _entry(
     shape: Shape, dtype: str, recurrence: str, devices: str, updates: str, xla_flags: str
 ) -> Entry:
     fields = common.fields(_FIELDS.value) | {"model.compute_dtype": dtype}
-    words, environment = [lineup.OURS, dtype], {}
+    words, environment = [comparison.OURS, dtype], {}
     if recurrence:
         fields["model.recurrence"] = recurrence
         words.append(recurrence)
@@ -98,7 +98,7 @@ def _entry(
         name, _, their = xla_flags.partition("=")
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {their}".strip()
         words.append(name)
-    return lineup.charlstm(
+    return comparison.charlstm(
         shape,
         ", ".join(words),
         environment=environment,

@@ -1,9 +1,9 @@
-"""Whether a run is slower while `charlstm report RUN --watch` follows it.
+"""Measures whether a run is slower while `charlstm report RUN --watch` follows it.
 
   python -m benchmarks.watching --rounds=6 --turn_seconds=20
 
-One run trains; the watcher beside it is held and let go in turn (SIGSTOP, SIGCONT), and the run's
-own lines of metrics say how fast it was in each state. A line that spans both states is left out.
+One run trains, and the watcher beside it is paused and continued in turn (SIGSTOP, SIGCONT). The
+run's own metrics lines say how fast it was in each state. A line that spans both is left out.
 """
 
 import itertools
@@ -20,22 +20,22 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import common, reporting
-from benchmarks.contestants import versions_of
+from benchmarks.competitors import versions_of
+from benchmarks.interleaved import ROOT
 from benchmarks.reporting import Column
-from benchmarks.turns import ROOT
-from charlstm.training.metrics import read_figures
+from charlstm.training.metrics_file import read_figures
 
 _CONFIG = flags.DEFINE_string("config", "quickstart", "What is trained.")
 _CORPUS = flags.DEFINE_string("corpus", "shakespeare", "What it is trained on.")
 _EVERY = flags.DEFINE_integer("every", 10, "Seconds between the watcher's looks at the run.", 1)
 _FIELDS = flags.DEFINE_multi_string("field", [], "SECTION.FIELD=VALUE of the configuration.")
-_SETTLE_SECONDS = flags.DEFINE_float("settle_seconds", 20.0, "Before the first turn.", 0.0)
+_SETTLE_SECONDS = flags.DEFINE_float("settle_seconds", 20.0, "Before the first period.", 0.0)
 
 _COLUMNS = (
     Column("watcher", "watcher"),
     Column("lines", "lines of metrics"),
     Column("bytes_per_second", "bytes/s", reporting.short),
-    Column("bytes_per_second_range", "lowest – highest turn", reporting.span),
+    Column("bytes_per_second_range", "lowest – highest period", reporting.span),
     Column("ratio", "of the speed without", reporting.percent),
 )
 _TRAINING = {
@@ -49,11 +49,11 @@ _TRAINING = {
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains, and watches on and off."""
+    """Trains a run, and pauses and continues its watcher."""
     del argv
     report = common.new_report("watching", "What watching a run costs it")
     rows = report.table(_CONFIG.value, _COLUMNS)
-    turns: dict[bool, list[list[float]]] = {True: [], False: []}
+    periods: dict[bool, list[list[float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         fields = [f"--config.{name}={value}" for name, value in _TRAINING.items()]
@@ -71,17 +71,17 @@ def main(argv: Sequence[str]) -> None:
             for _ in range(common.ROUNDS.value):
                 for watched in (True, False):
                     watch.send_signal(signal.SIGCONT if watched else signal.SIGSTOP)
-                    turns[watched].append(_turn(run, train))
+                    periods[watched].append(_period(run, train))
         finally:
             watch.kill()
             train.kill()
             watch.wait()
             train.wait()
     report.versions |= versions_of("charlstm", "jax", "jaxlib", "numpy")
-    without = statistics.median(_joined(turns[False]))
-    for watched, taken in turns.items():
+    without = statistics.median(_joined(periods[False]))
+    for watched, taken in periods.items():
         rates = _joined(taken)
-        medians = [statistics.median(turn) for turn in taken]
+        medians = [statistics.median(period) for period in taken]
         rows.append(
             {
                 "watcher": "at work" if watched else "held",
@@ -100,10 +100,10 @@ def _start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
-def _turn(run: Path, train: "subprocess.Popen[bytes]") -> list[float]:
-    """Bytes/s of the lines that begin and end in this turn; at least one."""
+def _period(run: Path, train: "subprocess.Popen[bytes]") -> list[float]:
+    """Returns the bytes/s of the metrics lines that begin and end in this period; at least one."""
     first = len(read_figures(run)) + 1
-    end = time.monotonic() + common.TURN_SECONDS.value
+    end = time.monotonic() + common.RUN_SECONDS.value
     while time.monotonic() < end or len(read_figures(run)) <= first:
         if train.poll() is not None:
             raise RuntimeError(f"training ended with exit code {train.returncode}")
@@ -111,8 +111,8 @@ def _turn(run: Path, train: "subprocess.Popen[bytes]") -> list[float]:
     return [line["bytes_per_second"] for line in read_figures(run)[first:]]
 
 
-def _joined(turns: list[list[float]]) -> list[float]:
-    return list(itertools.chain.from_iterable(turns))
+def _joined(periods: list[list[float]]) -> list[float]:
+    return list(itertools.chain.from_iterable(periods))
 
 
 def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:

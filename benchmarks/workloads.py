@@ -1,6 +1,6 @@
-"""What is measured: the shape of a model and its batch, what it costs, and the text it reads.
+"""Defines what is measured: the shapes of models and batches, their cost, and the text.
 
-Needs numpy only, for peers that live in an environment of their own.
+It needs only numpy, because competitors may live in an environment of their own.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-# Every contestant trains with these: Adam, the gradient clipped to a global norm.
+# Every competitor trains with Adam and these values; the gradient is clipped to a global norm.
 LEARNING_RATE, BETA_1, BETA_2, EPSILON, CLIP_NORM = 1e-3, 0.9, 0.99, 1e-8, 1.0
 
 NUM_DISTINCT_BYTES = 84
@@ -20,7 +20,7 @@ TEMPERATURE = 0.8  # of sampling
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A model and its batch.
+    """Describes a model and its batch.
 
     Attributes:
       num_layers: L.
@@ -54,52 +54,61 @@ class Shape:
         return f"{sizes}-B{self.num_streams}-T{self.window_length}{symbols}"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as `Shape(**…)` takes them."""
+        """Returns the fields, as `Shape(**…)` takes them."""
         return dataclasses.asdict(self)
 
     @property
     def bytes_per_update(self) -> int:
-        """Bytes that one update trains on."""
+        """Returns the number of bytes that one update trains on."""
         return self.num_streams * self.window_length
 
     @property
     def products_per_byte(self) -> int:
-        """Multiply-adds of one byte's forward pass.
+        """Returns the multiply-adds of one byte's forward pass.
 
-        A layer has two products [H]·[H, 4H], the first layer one (its input is a look-up), and the
-        head one [H]·[H, V]: L·8H² - 4H² + H·V.
+        A layer has two products [H]·[H, 4H]. The first layer has only one, because its input is a
+        look-up. The head has one product [H]·[H, V]. Together: L·8H² - 4H² + H·V.
         """
         hidden = self.hidden_size
         return self.num_layers * 8 * hidden**2 - 4 * hidden**2 + hidden * self.num_symbols
 
     @property
     def training_flops_per_byte(self) -> int:
-        """Floating-point operations of training on one byte.
+        """Returns the floating-point operations of training on one byte.
 
-        Two for a multiply-add, and three passes of the same size: forward, and backward to the
-        inputs and to the weights. Elementwise work is not counted.
+        A multiply-add counts as two. There are three passes of the same size: forward, backward to
+        the inputs, and backward to the weights. Elementwise work is not counted.
         """
         return 6 * self.products_per_byte
 
     @property
     def weights_per_step(self) -> int:
-        """Parameters that drawing one symbol reads: all but the look-up table's other rows."""
+        """Returns how many parameters are read to draw one symbol.
+
+        These are all parameters, but only one row of the look-up table.
+        """
         biases = self.num_layers * 4 * self.hidden_size + self.num_symbols
         return self.products_per_byte + 4 * self.hidden_size + biases
 
 
 def make_text(num_bytes: int = TEXT_BYTES, num_distinct: int = NUM_DISTINCT_BYTES) -> np.ndarray:
-    """The text that every contestant reads: uint8 [N], as skewed as English, always the same."""
+    """Makes the text that every competitor reads: uint8 [N].
+
+    It is always the same, and its bytes are about as unevenly distributed as those of English.
+    """
     known = np.arange(32, 32 + num_distinct, dtype=np.uint8)
     weights = 1 / np.arange(1, num_distinct + 1)
     rng = np.random.default_rng(0)
     text = rng.choice(known, num_bytes, p=weights / weights.sum())
-    text[:num_distinct] = known  # each of them occurs
+    text[:num_distinct] = known  # so that each of them occurs
     return text
 
 
 def symbols_of(shape: Shape) -> np.ndarray:
-    """The text as symbols uint8 [N]: bytes for V = 256, else their rank among those that occur."""
+    """Returns the text as symbols, uint8 [N].
+
+    They are bytes for V = 256, else the ranks of bytes among those that occur.
+    """
     text = make_text()
     if shape.num_symbols == 256:
         return text
@@ -107,17 +116,17 @@ def symbols_of(shape: Shape) -> np.ndarray:
 
 
 def mapped_text(spec: dict[str, Any]) -> np.ndarray:
-    """A text on disk, mapped: uint8 [N].
+    """Maps a text on disk: uint8 [N].
 
     Args:
-      spec: `path`, a file to map; or `mapped_bytes`, the size of one to make, which is
-        the text of `make_text` again and again, a thousandth of each copy changed.
+      spec: `path`, a file to map; or `mapped_bytes`, the size of a file to make. Such a file
+        repeats the text of `make_text`, with a thousandth of each copy changed.
     """
     if "path" in spec:
         return np.memmap(spec["path"], np.uint8, mode="r")
     part = make_text()
     rng = np.random.default_rng(1)
-    with tempfile.NamedTemporaryFile() as file:  # stays mapped though its name is gone
+    with tempfile.NamedTemporaryFile() as file:  # the mapping outlives the file's name
         for _ in range(max(1, spec["mapped_bytes"] // len(part))):
             copy = part.copy()
             places = rng.integers(0, len(copy), len(copy) // 1000)

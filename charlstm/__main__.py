@@ -15,9 +15,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from charlstm import commands, huge_pages, preemption
-from charlstm.errors import Ended, TrainingFailed, UserError
-from charlstm.preemption import EXIT_INTERRUPTED, EXIT_SAVED
+from charlstm import commands
+from charlstm.errors import Preempted, TrainingFailed, UserError
+from charlstm.runtime import huge_pages, preemption
+from charlstm.runtime.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -33,9 +34,9 @@ def run() -> None:
         code = EXIT_FAILED
     if code in (0, EXIT_SAVED):
         preemption.ignore()
-    if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.coordination" in sys.modules:
+    if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.runtime.coordination" in sys.modules:
         # One of several processes that fails must not wait for the others to end.
-        sys.modules["charlstm.coordination"].leave(code)
+        sys.modules["charlstm.runtime.coordination"].leave(code)
     sys.exit(code)
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, TrainingFailed) as error:
         print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-    except Ended as end:
+    except Preempted as end:
         if str(end):
             print(f"charlstm: {end}", file=sys.stderr)
         return end.code
@@ -136,10 +137,13 @@ def _overview() -> str:
 
 
 def _help(module: ModuleType) -> str:
+    """Returns a command's docstring, its flags, and what its `extra_help() -> str` adds, if any."""
     own = [flags.FLAGS.module_help(module.__name__)]
     shared = "charlstm.commands._shared"
     if shared in flags.FLAGS.flags_by_module_dict():
         own.append(flags.FLAGS.module_help(shared))
+    if hasattr(module, "extra_help"):
+        own.append(f"\n{module.extra_help()}")
     return "\n".join([(module.__doc__ or "").strip(), *own])
 
 

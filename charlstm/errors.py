@@ -15,10 +15,10 @@ class TrainingFailed(Exception):
     """
 
 
-class Ended(Exception):
-    """A run that was asked to end and has saved all it did.
+class Preempted(Exception):
+    """A run that was asked to stop and has saved everything it did.
 
-    The command line prints the message and exits with the code.
+    The command line prints the message and exits with `code`.
     """
 
     def __init__(self, message: str, code: int):

@@ -1,10 +1,11 @@
-"""Trains with several processes on this machine, its devices split among them.
+"""Trains with several processes on this machine and splits its devices among them.
 
   python launch/local.py --num_processes=2 --devices_per_process=1 -- --config=quickstart
 
 What follows `--` goes to `charlstm train`. SIGTERM, SIGUSR1 and SIGINT are passed on, and all
-processes save together. The first that fails ends the rest. The exit code is 0 if all finished, 75
-if all saved and are to be run again, else that of the process that failed first.
+processes save together. The first process that fails ends the rest. The exit code is 0 if all
+finished, 75 if all saved and should be run again, and otherwise that of the process that failed
+first.
 """
 
 import argparse
@@ -27,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(argv: Sequence[str]) -> int:
-    """Starts the processes and watches over them; returns the exit code."""
+    """Starts the processes and watches them; returns the exit code."""
     options, arguments = _parse(argv)
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,8 +91,8 @@ def _start(
         "NUM_PROCESSES": str(options.num_processes),
         "PROCESS_ID": str(process),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",  # nobody else need reach it
-        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, devices)),  # heeded by GPUs
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",  # only this machine connects
+        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, devices)),  # only GPUs heed it
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "charlstm", "train"]
@@ -102,18 +103,18 @@ def _start(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C comes to them through us, once
+        start_new_session=True,  # Ctrl-C reaches them once, through us
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
 
 
 def _end_with_parent() -> None:
-    """Has the kernel send SIGTERM to this process when its parent dies, in whatever way."""
+    """Makes the kernel send SIGTERM to this process when its parent dies, however it dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _label(process: int, output: IO[bytes] | None) -> None:
-    """Passes lines on, each behind the number of the process that wrote it."""
+    """Passes lines on, each with the number of the process that wrote it in front."""
     assert output is not None
     for line in output:
         sys.stdout.buffer.write(b"[%d] " % process + line.rstrip(b"\n") + b"\n")
@@ -121,7 +122,10 @@ def _label(process: int, output: IO[bytes] | None) -> None:
 
 
 def _failure(codes: list[int | None]) -> tuple[int, int] | None:
-    """The process that failed, and its code; one that was killed before those it took with it."""
+    """Returns the process that failed and its exit code, or None.
+
+    A process killed by a signal comes first, because others may have failed as a consequence.
+    """
     fine = (None, 0, EXIT_SAVED, EXIT_INTERRUPTED)
     failed = [(process, code) for process, code in enumerate(codes) if code not in fine]
     return min(failed, key=lambda failure: failure[1], default=None)
@@ -130,7 +134,7 @@ def _failure(codes: list[int | None]) -> tuple[int, int] | None:
 def _watch(
     children: list[subprocess.Popen[bytes]], signals: list[int], grace_seconds: float
 ) -> int:
-    """Passes signals on until all have ended, or one has failed and the rest had their time."""
+    """Passes signals on until all have ended, or one has failed and the grace period is over."""
     failed: tuple[int, int] | None = None  # (process, code)
     until = float("inf")
     while any(child.poll() is None for child in children) and time.monotonic() < until:

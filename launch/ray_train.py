@@ -1,13 +1,13 @@
-r"""Trains on a Ray cluster: Ray Train places one process a worker and starts them again.
+r"""Trains on a Ray cluster: Ray Train starts one process per worker, and restarts them.
 
   pip install 'ray[train]'
   python launch/ray_train.py --num_workers=4 --gpus_per_worker=8 -- \
     --config=NAME --workdir=/shared/runs/NAME
 
-What follows `--` goes to `charlstm train`, with whole paths, for workers run in folders of Ray's.
-The environment and the run folder must be on a disk that all workers share. The exit code is 0 if
-the run is finished, 75 if it was saved and is to be run again, 1 if it failed more often than
---max_failures.
+What follows `--` goes to `charlstm train`. Paths must be absolute, because workers run in folders
+of Ray's own. The environment and the run folder must be on a disk that all workers share. The exit
+code is 0 if the run is finished, 75 if it was saved and should be run again, and 1 if it failed
+more often than --max_failures.
 """
 
 import argparse
@@ -68,10 +68,12 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def train_on_worker(settings: dict[str, Any]) -> int:
-    """Runs `charlstm train` beside the worker, whose threads and signals are Ray's; its exit code.
+    """Runs `charlstm train` in a process of its own and returns its exit code.
+
+    The worker process itself will not do: its threads and signals are Ray's.
 
     Raises:
-      RuntimeError: it failed; Ray then starts all workers again.
+      RuntimeError: charlstm failed. Ray then restarts all workers.
     """
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -99,7 +101,7 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    """Has the kernel end this process when its worker is gone, in whatever way."""
+    """Makes the kernel end this process when its worker is gone, however it ended."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# charlstm on a TPU slice: runs on every host of it at once.
+# charlstm on a TPU slice: this script runs on all hosts of the slice at once.
 #
 #   gcloud compute tpus tpu-vm scp --recurse --worker=all . NAME:charlstm
 #   gcloud compute tpus tpu-vm ssh NAME --worker=all \
 #     --command='charlstm/launch/tpu.sh --config=NAME --workdir=/shared/runs/NAME'
 #
-# The first call installs charlstm beside the sources, or into the active environment (Python 3.11
+# The first call installs charlstm next to its sources, or into the active environment (Python 3.11
 # or newer). The run folder must be on a disk that all hosts share.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,7 +15,7 @@ if [ ! -x "$environment/bin/charlstm" ]; then
   python3 -m venv "$environment" && "$environment/bin/pip" install -q "$here[tpu]" || exit
 fi
 
-# 75: saved, run me again. All hosts save together, and so they start again together.
+# 75: saved, run me again. All hosts save together, so they also start again together.
 code=75
 while [ "$code" = 75 ]; do
   "$environment/bin/charlstm" train "$@"

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 from conftest import TINY
 from processes import CHEAP
+from run_folders import parameters
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 NUM_UPDATES = 300
@@ -42,16 +42,9 @@ def last_logged_step(folder):
     return json.loads(lines[-1])["step"] if lines else 0
 
 
-def parameters(folder, step=NUM_UPDATES):
-    """All numbers of the model at `step`, in one array."""
-    import jax
-
-    from charlstm.training import checkpoint
-    from charlstm.training.program import one_device
-
-    saved = folder / "checkpoints" / str(step)
-    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+def final_parameters(folder):
+    """All numbers of the model after the last update, in one array."""
+    return parameters(folder, NUM_UPDATES)
 
 
 def wait_until(holds, what, seconds=180, alive=lambda: True):

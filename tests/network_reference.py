@@ -39,7 +39,7 @@ def random_params(
     return params, {"h": np.tanh(normal(*state)), "c": normal(*state)}
 
 
-def _normalised(z):
+def _normalized(z):
     """(z - μ) / σ over the last axis, with the paper code's 1e-5 beside the variance."""
     mean = z.mean(-1, keepdims=True)
     return (z - mean) / jnp.sqrt(((z - mean) ** 2).mean(-1, keepdims=True) + 1e-5)
@@ -72,14 +72,14 @@ def outputs(params, carry, inputs, *, connections="plain", masks=None):
                 weight_hh = weight_hh * masks["weights"][index]
             below, before = x @ layer["weight_ih"], h[index] @ weight_hh
             if "gain_ih" in layer:
-                below = layer["gain_ih"] * _normalised(below)
-                before = layer["gain_hh"] * _normalised(before)
+                below = layer["gain_ih"] * _normalized(below)
+                before = layer["gain_hh"] * _normalized(before)
             i, f, g, o = jnp.split(below + before + layer["bias"], 4, axis=-1)
             i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
             c[index] = f * c[index] + i * g
             cell = c[index]
             if "gain_ih" in layer:
-                cell = layer["gain_c"] * _normalised(cell) + layer["bias_c"]
+                cell = layer["gain_c"] * _normalized(cell) + layer["bias_c"]
             h[index] = o * jnp.tanh(cell)
             put_out.append(h[index])
         read.append(put_out[-1] if connections == "plain" else sum(put_out))
@@ -88,6 +88,28 @@ def outputs(params, carry, inputs, *, connections="plain", masks=None):
 
 def logits(params, read):
     return jnp.stack(read) @ params["head"]["kernel"] + params["head"]["bias"]
+
+
+def rounded_params(symbols, *, embedding, layer_norm):
+    """Parameters of a small network, float64 numbers that float32 can hold."""
+    params, _ = random_params(
+        5, symbols=symbols, embedding=embedding, layer_norm=layer_norm, streams=1
+    )
+    return jax.tree.map(lambda leaf: np.float64(np.float32(leaf)), params)
+
+
+def read_alone(params, symbols, connections):
+    """Reads one text from a state of zeros.
+
+    Returns:
+      Logits [N, V] of what comes after each symbol, and the carry after, float64.
+    """
+    num_layers, hidden = len(params["layers"]), params["head"]["kernel"].shape[0]
+    carry = {name: np.zeros((num_layers, 1, hidden)) for name in "hc"}
+    inputs = np.asarray(symbols)[:, None]
+    with jax.enable_x64(True):
+        read, after = outputs(params, carry, inputs, connections=connections)
+        return jax.device_get((logits(params, read)[:, 0], after))
 
 
 def loss(params, carry, inputs, targets, *, alpha=0.0, beta=0.0, masks=None, **options):

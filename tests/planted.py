@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from charlstm.checkpoint.metadata import Metadata
+from charlstm.checkpoint.writing import Checkpoints
 from charlstm.config import Config, DataConfig, ModelConfig
 from charlstm.data.corpus import Alphabet
-from charlstm.model import language_model
-from charlstm.training.checkpoint import Checkpoints, Metadata
-from charlstm.training.optimizer import make_optimizer
-from charlstm.training.state import init_state
+from charlstm.model.parameters import init_params
 
 LAYER, CELL = 0, 5
 HIDDEN_SIZE, NUM_LAYERS = 16, 2
@@ -35,14 +34,8 @@ def plant_bracket_cell(params):
 
 
 def make_params(seed=0):
-    params = language_model.init_params(
-        jax.random.key(seed),
-        alphabet_size=256,
-        num_layers=NUM_LAYERS,
-        hidden_size=HIDDEN_SIZE,
-        forget_bias=1.0,
-    )
-    return plant_bracket_cell(params)
+    model = ModelConfig(num_layers=NUM_LAYERS, hidden_size=HIDDEN_SIZE, forget_bias=1.0)
+    return plant_bracket_cell(init_params(jax.random.key(seed), model, 256))
 
 
 def make_run(folder):
@@ -51,10 +44,6 @@ def make_run(folder):
         model=ModelConfig(num_layers=NUM_LAYERS, hidden_size=HIDDEN_SIZE),
         data=DataConfig(num_streams=2, window_length=4),
     )
-    optimizer = make_optimizer(config.optimizer)
-    state = init_state(config.model, 256, 2, optimizer, jnp.uint32(0))
-    state = jax.tree.map(lambda leaf: leaf, state)
-    object.__setattr__(state, "params", make_params())
     checkpoints = Checkpoints(folder, keep_last=1, keep_every=0)
     metadata = Metadata(
         config=config,
@@ -64,6 +53,6 @@ def make_run(folder):
         metrics={},
         versions={"charlstm": "0", "elsewhere": "<b>1</b>"},
     )
-    checkpoints.save(state, 7, metadata)
+    checkpoints.save(7, {"params": make_params()}, metadata)
     checkpoints.close()
     return folder

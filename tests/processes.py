@@ -1,7 +1,5 @@
 """Starts several charlstm processes that train together, for tests."""
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -84,25 +82,3 @@ class Group:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-
-
-def metrics(folder):
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def curve(folder):
-    """The loss of every update."""
-    lines = metrics(folder)
-    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    return [line["train_bits_per_byte"] for line in lines]
-
-
-def checkpoints(folder):
-    saved = folder / "checkpoints"
-    names = [entry.name for entry in saved.iterdir()] if saved.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
-
-
-def without(environment, *names):
-    return {name: value for name, value in (environment or os.environ).items() if name not in names}

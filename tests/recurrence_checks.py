@@ -6,35 +6,31 @@ import jax
 import jax.numpy as jnp
 import lstm_reference as reference
 import numpy as np
+from models import float32, network_of
 
-from charlstm import distributed
-from charlstm.model import language_model
-from charlstm.model.recurrence.look_up import look_up
-from charlstm.model.recurrence.scan import scan_stack
+from charlstm.model.look_up import look_up
+from charlstm.model.network import next_symbol_nats
+from charlstm.model.parameters import layers_of
+from charlstm.model.recurrence import Scan
+from charlstm.runtime import distributed
 
 RELATIVE = 1e-5
 
 
-def float32(tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-
-
-@partial(jax.jit, static_argnames=("run", "compute_dtype"))
-def loss_and_gradients(
-    run, params, carry, inputs, targets, masks=None, compute_dtype=jnp.float32, carry_weight=0.0
-):
+@partial(jax.jit, static_argnames="network")
+def loss_and_gradients(network, params, carry, inputs, targets, masks=None, carry_weight=0.0):
     """The loss, the carry after, and the gradients by the parameters and by the carry before.
 
     The gradients are those of the loss plus `carry_weight` times the sum of the carry after, so
     that gradients through the last state count as well.
     """
+    masks = None if masks is None else masks.astype(network.compute.dtype)
 
     def objective(params, carry):
-        layers = language_model.layers_of(params)
-        outputs, after = run(layers, inputs, carry, masks, compute_dtype)
+        outputs, after = network.recurrence(network, layers_of(params), inputs, carry, masks)
         logits = jnp.einsum("tbh,hv->tbv", outputs.astype(jnp.float32), params["head"]["kernel"])
         logits = logits + params["head"]["bias"]
-        loss = jnp.mean(language_model.next_symbol_nats(logits, targets)[0])
+        loss = jnp.mean(next_symbol_nats(logits, targets)[0])
         total = loss + carry_weight * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(after))
         return total, (loss, dict(after))
 
@@ -58,38 +54,43 @@ def random_masks(steps, num_layers=3, streams=4, hidden_size=12):
     return rng.integers(0, 2, (num_layers - 1, steps, streams, hidden_size)) * 2.0
 
 
-def assert_agrees_with_float64(run, case, masks=None):
+def assert_agrees_with_float64(recurrence, case, masks=None, target=None):
     loss, gradients, after = reference.loss_and_gradients(*case, masks)
     params, carry, inputs, targets = case
     masks = None if masks is None else float32(masks)
-    found = loss_and_gradients(run, float32(params), float32(carry), inputs, targets, masks)
+    network = network_of(recurrence, target=target)
+    found = loss_and_gradients(network, float32(params), float32(carry), inputs, targets, masks)
     assert_close(found[0], loss)
     assert_close(found[1], after)
     assert_close(found[2], gradients)
 
 
-def assert_agrees_with_scan(run, case, masks=None, compute_dtype=jnp.float32, relative=RELATIVE):
+def assert_agrees_with_scan(
+    recurrence, case, masks=None, dtype=jnp.float32, relative=RELATIVE, target=None
+):
     params, carry, inputs, targets = case
     masks = None if masks is None else float32(masks)
-    arguments = (float32(params), float32(carry), inputs, targets, masks, compute_dtype, 0.1)
-    wanted = loss_and_gradients(scan_stack, *arguments)
-    assert_close(loss_and_gradients(run, *arguments), wanted, relative)
+    arguments = (float32(params), float32(carry), inputs, targets, masks, 0.1)
+    scan, network = (network_of(r, dtype=dtype, target=target) for r in (Scan(), recurrence))
+    wanted = loss_and_gradients(scan, *arguments)
+    assert_close(loss_and_gradients(network, *arguments), wanted, relative)
 
 
-@partial(jax.jit, static_argnames="run")
-def _of_embedding(run, embedding, params, carry, inputs, targets, masks):
+@partial(jax.jit, static_argnames="network")
+def _of_embedding(network, embedding, params, carry, inputs, targets, masks):
     def objective(embedding, params):
-        layers = language_model.layers_of(params)
-        floats = look_up(embedding, inputs)
-        outputs, after = run(layers, floats, carry, masks, jnp.float32)
+        floats = look_up(network.compute.target, embedding, inputs)
+        outputs, after = network.recurrence(network, layers_of(params), floats, carry, masks)
         logits = jnp.einsum("tbh,hv->tbv", outputs, params["head"]["kernel"])
         logits = logits + params["head"]["bias"]
-        return jnp.mean(language_model.next_symbol_nats(logits, targets)[0]), dict(after)
+        return jnp.mean(next_symbol_nats(logits, targets)[0]), dict(after)
 
     return jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(embedding, params)
 
 
-def assert_reads_floats(run, num_layers=3, with_masks=True, put=lambda tree, axis: tree):
+def assert_reads_floats(
+    recurrence, num_layers=3, with_masks=True, put=lambda tree, axis: tree, target=None
+):
     """A first layer that reads vectors, here of an embedding narrower than the alphabet.
 
     The reference has a one-hot first layer with the product of embedding and weight_ih.
@@ -106,7 +107,7 @@ def assert_reads_floats(run, num_layers=3, with_masks=True, put=lambda tree, axi
     first["weight_ih"] = weight
     carry, inputs, targets = rest
     (found, found_after), (d_embedding, d_params) = _of_embedding(
-        run,
+        network_of(recurrence, target=target),
         put(float32(embedding), None),
         put(float32(params), None),
         put(float32(carry), 1),
@@ -120,15 +121,22 @@ def assert_reads_floats(run, num_layers=3, with_masks=True, put=lambda tree, axi
     assert_close(d_embedding, d_table @ weight.T)
 
 
-def assert_agrees_when_split(run, num_devices=2, steps=9):
+def assert_agrees_when_split(recurrence, num_devices=2, steps=9, target=None):
     """Streams split over the devices of a mesh give what one device gives.
 
     Drops values with masks for `steps` time steps, see `random_masks`, or none.
     """
-    params, carry, inputs, targets = reference.random_case(21, num_layers=3)
+    masks = None if steps is None else random_masks(steps)
+    case = *reference.random_case(21, num_layers=3), masks
+    assert_split_network_agrees(network_of(recurrence, target=target), case, num_devices)
+
+
+def assert_split_network_agrees(network, case, num_devices=2):
+    """The same of parameters, carry, inputs, targets and masks (or None), 4 streams."""
+    params, carry, inputs, targets, masks = case
     params, carry = float32(params), float32(carry)
-    masks = None if steps is None else float32(random_masks(steps))
-    whole = loss_and_gradients(run, params, carry, inputs, targets, masks)
+    masks = None if masks is None else float32(masks)
+    whole = loss_and_gradients(network, params, carry, inputs, targets, masks)
     mesh = distributed.make_mesh(4)
     assert mesh.size == num_devices
     with jax.set_mesh(mesh):
@@ -139,7 +147,7 @@ def assert_agrees_when_split(run, num_devices=2, steps=9):
             return jax.device_put(array, jax.NamedSharding(mesh, jax.P(*spec)))
 
         found = loss_and_gradients(
-            run,
+            network,
             jax.device_put(params, jax.NamedSharding(mesh, jax.P())),
             {name: split(state, 1) for name, state in carry.items()},
             split(inputs, 1),

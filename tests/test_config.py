@@ -5,6 +5,7 @@ import json
 import pytest
 
 from charlstm.config import Config, ModelConfig, field_types, load_config, named_configs
+from charlstm.config.combinations import NEEDED_BY_RECURRENCE
 from charlstm.errors import UserError
 
 
@@ -63,17 +64,18 @@ def test_python_values_of_the_wrong_type_are_refused():
 
 def test_dropout_needs_two_layers():
     with pytest.raises(UserError, match="between layers"):
-        ModelConfig(num_layers=1, dropout=0.1)
+        Config().replace({"model.num_layers": 1, "model.dropout": 0.1})
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"model.num_layers": 1, "model.connections": "skip"}, "model.num_layers=2 or more"),
-        ({"model.connections": "residual", "model.recurrence": "wavefront"}, "auto for model.conn"),
-        ({"model.layer_norm": True, "model.recurrence": "scan"}, "auto for model.layer_norm"),
-        ({"model.layer_norm": True, "model.residuals": "state"}, "gates for model.layer_norm"),
-        ({"model.layer_norm": True, "mesh.model": 2}, "set mesh.model=1"),
+        ({"model.num_layers": 1, "model.connections": "skip"}, "set model.connections=plain"),
+        ({"model.num_layers": 1, "model.recurrence": "cudnn"}, "set model.recurrence=scan"),
+        ({"model.layer_norm": True, "mesh.model": 2}, "false, or mesh.model=1"),
+        ({"model.residuals": "state", "mesh.model": 2}, "gates, or mesh.model=1"),
+        ({"model.recurrence": "scan", "mesh.model": 2}, "leave model.recurrence at auto"),
+        ({"mesh.model": 3}, "must divide model.hidden_size=256"),
         ({"model.weight_dropout": 1.0}, "below 1"),
         ({"model.embedding_size": -1}, "one-hot"),
         ({"model.parameter_budget": -1.0}, "0 .none. or more"),
@@ -81,7 +83,7 @@ def test_dropout_needs_two_layers():
         ({"optimizer.averaging_patience": 0}, "1 or more"),
         (
             {"optimizer.averaging": "triggered", "training.evaluate_every": 0},
-            "evaluate_every=0 never validates",
+            "set it to a number of updates",
         ),
         (
             {"training.temporal_activation_regularization": 1.0, "data.window_length": 1},
@@ -92,6 +94,34 @@ def test_dropout_needs_two_layers():
 def test_options_that_do_not_go_together_are_refused(values, says):
     with pytest.raises(UserError, match=says):
         Config().replace(values)
+
+
+NOT_NEEDED = {
+    "layer_norm": True,
+    "residuals": "state",
+    "connections": "skip",
+    "dropout": 0.5,
+    "compute_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "field"),
+    [(name, field) for name, needs in NEEDED_BY_RECURRENCE.items() for field in needs],
+)
+def test_what_a_time_loop_needs_is_said_in_one_line_with_the_cure(recurrence, field):
+    needed = {f"model.{n}": v for n, v in NEEDED_BY_RECURRENCE[recurrence].items()}
+    possible = {"model.recurrence": recurrence} | needed
+    assert Config().replace(possible).model.recurrence == recurrence
+    with pytest.raises(UserError, match=f"set model.{field}=.*, or ") as caught:
+        Config().replace(possible | {f"model.{field}": NOT_NEEDED[field]})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recurrence", ["auto", "scan"])
+def test_the_scan_takes_every_cell_connection_and_way_to_keep_a_window(recurrence):
+    values = {f"model.{name}": value for name, value in NOT_NEEDED.items()}
+    assert Config().replace(values | {"model.recurrence": recurrence}).model.layer_norm
 
 
 def test_a_warmup_longer_than_the_run_is_refused():

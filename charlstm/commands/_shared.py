@@ -15,7 +15,7 @@ FIELD_PREFIX = "--config."
 
 
 def require_checkpoint() -> str:
-    """The value of `--checkpoint`.
+    """Returns the value of `--checkpoint`.
 
     Raises:
       UserError: it is missing.
@@ -26,7 +26,7 @@ def require_checkpoint() -> str:
 
 
 def checkpoint_of(argv: Sequence[str]) -> str:
-    """The checkpoint that the first positional argument names, or else `--checkpoint`.
+    """Returns the checkpoint that the first positional argument names, or else `--checkpoint`.
 
     Raises:
       UserError: it is missing, given twice, or more arguments follow.
@@ -43,7 +43,7 @@ def checkpoint_of(argv: Sequence[str]) -> str:
 
 
 def page_to_write(output: str) -> Path:
-    """The path of a page that `--output` names.
+    """Returns the path of a page that `--output` names.
 
     Raises:
       UserError: its folder does not exist.

@@ -63,7 +63,7 @@ STATIC, DYNAMIC = "charlstm", "charlstm, dynamic"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was found of a part of a text.
+    """The scores of a part of a text.
 
     Attributes:
       checkpoint: the folder of the model.
@@ -86,7 +86,7 @@ class Result:
     rule: Any
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Returns plain JSON values."""
         static = self.scores[STATIC]
         found = {
             "checkpoint": str(self.checkpoint),
@@ -104,7 +104,7 @@ class Result:
         return found
 
     def lines(self) -> Iterator[str]:
-        """For people to read."""
+        """Yields lines for people to read."""
         num_bytes = self.scores[STATIC].score.num_bytes
         yield f"{self.corpus}, {self.split}: {num_bytes:,} bytes, checkpoint {self.checkpoint}"
         yield f"{'':<26}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}"
@@ -135,23 +135,23 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--warm_up={_WARM_UP.value} must be 0 or more")
     import jax
 
-    from charlstm import distributed
+    from charlstm.checkpoint.reading import read_model, resolve
     from charlstm.evaluation import temperature
-    from charlstm.evaluation.evaluator import Evaluation
+    from charlstm.evaluation.evaluator import Evaluation, Evaluator
     from charlstm.evaluation.rows import WARM_UP
-    from charlstm.training import checkpoint
-    from charlstm.training.diagnosis.diagnostician import make_probe, overfitted, unused
-    from charlstm.training.program import evaluator_of
+    from charlstm.model.language_model import LanguageModel
+    from charlstm.runtime import distributed
+    from charlstm.training.diagnosis.probing import make_probe, overfitted, unused
 
     wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
     warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
-    folder = checkpoint.resolve(checkpoint_path)
-    metadata = checkpoint.read_metadata(folder)
-    model, data = metadata.config.model, metadata.config.data
+    folder = resolve(checkpoint_path)
+    mesh = distributed.make_mesh(jax.device_count())
+    model, metadata = read_model(LanguageModel, folder, distributed.replicated(mesh))
     corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
     bounds = corpus.bounds_of(split)
-    if not data.carry_state and (_DYNAMIC.value or _WARM_UP.value is not None):
+    if model.reset_every and (_DYNAMIC.value or _WARM_UP.value is not None):
         flag = "--dynamic" if _DYNAMIC.value else "--warm_up"
         raise UserError(f"{flag} carries a state on and {folder} has data.carry_state=false")
     rule = _rule() if _DYNAMIC.value else None
@@ -163,24 +163,18 @@ def main(argv: Sequence[str]) -> None:
     def score(name: str, scorer: temperature.Scorer) -> None:
         scores[name] = temperature.tempered(scorer, bounds, valid, wanted)
 
-    mesh = distributed.make_mesh(jax.device_count())
     with jax.set_mesh(mesh):
-        params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
-        make_evaluator = evaluator_of(model, corpus.data, metadata.alphabet, mesh)
 
         def static(bounds: tuple[int, int], temperatures: Sequence[float]) -> list[Evaluation]:
-            evaluator = make_evaluator(*bounds, reset_every=data.reset_every, warm_up=warm_up)
-            return evaluator.at_temperatures(params, temperatures)
+            evaluator = Evaluator(model, corpus.data, *bounds, mesh, warm_up=warm_up)
+            return evaluator.at_temperatures(model, temperatures)
 
         score(STATIC, static)
         bits = scores[STATIC].plain.bits_per_byte
-        probe = make_probe(make_evaluator, bounds, data.reset_every)
-        diagnoses = [
-            *unused(levels, data.carry_state, bits, probe, params),
-            *overfitted(folder),
-        ]
+        probe = make_probe(model, corpus.data, bounds, mesh)
+        diagnoses = [*unused(levels, bits, probe, model), *overfitted(folder)]
     if rule is not None:
-        learner = _learner(rule, folder, metadata, corpus if is_own else None)
+        learner = _learner(rule, model, metadata, corpus if is_own else None)
         score(
             DYNAMIC,
             lambda bounds, temperatures: learner(corpus.data, *bounds, temperatures, warm_up),
@@ -190,7 +184,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _corpus(metadata: Any) -> tuple[Corpus, bool]:
-    """The text to evaluate, and whether it is the one that the model was trained on."""
+    """Returns the text to evaluate, and True if it is the one that the model was trained on."""
     data = metadata.config.data
     corpus = load_corpus(_CORPUS.value or data.corpus, _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT)
     is_own = corpus.sha256 == metadata.corpus["sha256"]
@@ -203,7 +197,7 @@ def _corpus(metadata: Any) -> tuple[Corpus, bool]:
 
 
 def _rule() -> Any:
-    """The rule of dynamic evaluation that the flags ask for."""
+    """Returns the rule of dynamic evaluation that the flags ask for."""
     from charlstm.evaluation.dynamic import DEFAULTS
 
     given = {
@@ -216,11 +210,18 @@ def _rule() -> Any:
     return dataclasses.replace(DEFAULTS[_DYNAMIC_RULE.value], **given)
 
 
-def _learner(rule: Any, folder: Path, metadata: Any, own: Corpus | None) -> Any:
-    """Scores while learning; `own` is the text that the model was trained on, if it is at hand."""
+def _learner(rule: Any, model: Any, metadata: Any, own: Corpus | None) -> Any:
+    """Returns what scores while it learns.
+
+    Args:
+      rule: of `_rule`.
+      model: the trained one.
+      metadata: of its checkpoint.
+      own: the text that it was trained on, if it is at hand.
+    """
+    import jax
+
     from charlstm.evaluation.dynamic import DynamicEvaluator
-    from charlstm.training import checkpoint
-    from charlstm.training.program import one_device, recurrence_of
 
     data = metadata.config.data
     if own is None and rule.kind == "rms":
@@ -230,14 +231,13 @@ def _learner(rule: Any, folder: Path, metadata: Any, own: Corpus | None) -> Any:
                 "--dynamic_rule=rms needs the text that the model was trained on, and "
                 f"{data.corpus} has changed: bring it back, or use --dynamic_rule=sgd"
             )
-    params = checkpoint.read_params(folder, metadata, one_device())
     training = None if own is None else own.split("train")
-    name = recurrence_of(metadata.config.model)
-    return DynamicEvaluator(params, rule, metadata.alphabet, training, name)
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return DynamicEvaluator(model.put(one_device), rule, training)
 
 
 def _levels(corpus: Corpus, split: str) -> tuple[list[NgramLevel], str]:
-    """N-gram levels to hold a score against, and in words how they came about."""
+    """Returns n-gram levels to compare a score with, and in words how they came about."""
     scored = split if split in ("valid", "test") else "valid"
     if corpus.bounds.valid[0] == corpus.bounds.valid[1]:
         return [], "none, the text is too short"

@@ -1,8 +1,11 @@
 """Writes text from a checkpoint to standard output, as it is made.
 
 charlstm sample --checkpoint=runs/quickstart --prompt="ROMEO:" --temperature=0.8
+
+The prompt is written first; --noecho leaves it out.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,8 +28,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "The same seed, the same text.", 0, 2**3
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest bytes; 0 for all.", 0)
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw among the likeliest bytes of this total.", 0.0, 1.0)
 _FORCE = flags.DEFINE_multi_string(
-    "force", [], "LAYER:CELL=VALUE holds a cell's state at a value, counted from 0; repeatable."
+    "force", [], "LAYER:CELL=VALUE clamps a cell's state to a value, counted from 0; repeatable."
 )
+_ECHO = flags.DEFINE_boolean("echo", True, "Write the prompt before what follows it.")
 _RAW = flags.DEFINE_boolean("raw", False, "Write the bytes as they are, no UTF-8 repaired.")
 
 
@@ -39,44 +43,35 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
     import jax
 
-    from charlstm import distributed, xla
-    from charlstm.sampling import forcing
-    from charlstm.sampling.decode import Decoder, Settings
-    from charlstm.training import checkpoint
-    from charlstm.training.program import dtype_of
+    from charlstm.checkpoint.reading import read_model, resolve
+    from charlstm.model.language_model import LanguageModel
+    from charlstm.runtime import distributed, xla
+    from charlstm.sampling import clamping, decode
 
     xla.keep_compiled_programs()
-    folder = checkpoint.resolve(checkpoint_path)
-    metadata = checkpoint.read_metadata(folder)
-    model = metadata.config.model
-    forced = forcing.parse(_FORCE.value, model.num_layers, model.hidden_size)
-    symbols = metadata.alphabet.encode(prompt)
-    reset_every = metadata.config.data.reset_every
-    settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, forced, reset_every)
+    folder = resolve(checkpoint_path)
     mesh = distributed.make_sampling_mesh(_NUM_SAMPLES.value)
     with jax.set_mesh(mesh):
-        params = checkpoint.read_params(folder, metadata, distributed.replicated(mesh))
+        model, _ = read_model(LanguageModel, folder, distributed.replicated(mesh))
+        clamps = clamping.parse(_FORCE.value, *model.shape)
+        symbols = model.alphabet.encode(prompt)
+        settings = decode.Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
         logging.info("checkpoint: %s", folder)
-        decoder = Decoder(
-            _NUM_SAMPLES.value,
-            settings,
-            dtype_of(model),
-            distributed.DATA_AXIS,
-            model.connections,
-        )
-        pieces = decoder(decoder.load(params), symbols, _NUM_BYTES.value, _SEED.value)
-        _show(metadata.alphabet, pieces)
+        decoder = decode.Decoder(_NUM_SAMPLES.value, settings, distributed.DATA_AXIS)
+        pieces = decoder(decode.load(model), symbols, _NUM_BYTES.value, _SEED.value)
+        _show(model.alphabet, prompt if _ECHO.value else b"", pieces)
 
 
-def _show(alphabet: Alphabet, pieces: Iterator[np.ndarray]) -> None:
+def _show(alphabet: Alphabet, prompt: bytes, pieces: Iterator[np.ndarray]) -> None:
     """Writes one text as it comes, or several one after the other.
 
     Args:
       alphabet: of the model.
+      prompt: written before each text.
       pieces: symbols of all texts side by side, uint8 [B, n] each.
     """
     if _NUM_SAMPLES.value == 1:
-        _write(alphabet.decode(piece[0]) for piece in pieces)
+        _write(itertools.chain([prompt], (alphabet.decode(piece[0]) for piece in pieces)))
         return
     rows: list[list[bytes]] = [[] for _ in range(_NUM_SAMPLES.value)]
     for piece in pieces:
@@ -84,7 +79,7 @@ def _show(alphabet: Alphabet, pieces: Iterator[np.ndarray]) -> None:
             row.append(alphabet.decode(drawn))
     for number, row in enumerate(rows):
         logging.info("sample %d:", number)
-        _write(iter(row))
+        _write(iter([prompt, *row]))
 
 
 def _prompt_bytes() -> bytes:

@@ -8,14 +8,16 @@ Any field of the configuration is set as --config.SECTION.FIELD=VALUE; --print_c
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
 from charlstm.commands import _shared
-from charlstm.config import Config, load_config
+from charlstm.config import Config, load_config, reference
 from charlstm.errors import UserError
-from charlstm.preemption import Watch, join_watches
+from charlstm.runtime.preemption import SignalHandler, connect_processes
 
 _CONFIG = flags.DEFINE_string(
     "config", "quickstart", "Name of a configuration, or path of a .py or .json file."
@@ -52,6 +54,11 @@ _PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configurat
 _overrides: dict[str, str] = {}
 
 
+def extra_help() -> str:
+    """Returns the description of every configuration field, for `--help`."""
+    return reference.as_text(flags.get_help_width())
+
+
 def take_overrides(argv: Sequence[str]) -> list[str]:
     """Remembers `--config.…=…`; returns the other arguments."""
     rest, values = _shared.split_overrides(argv)
@@ -66,37 +73,60 @@ def main(argv: Sequence[str]) -> None:
     if _PRINT_CONFIG.value:
         print(json.dumps(config.to_json(), indent=2))
         return
-    watch = Watch()
+    signals = SignalHandler()
     name = Path(_CONFIG.value).stem
-    folder = Path(_WORKDIR.value or f"runs/{name}")
+    workdir = Path(_WORKDIR.value or f"runs/{name}")
     # jax is loaded only once the flags are known good.
-    from charlstm import distributed
-    from charlstm.training import profile
-    from charlstm.training.run import train
+    from charlstm.runtime import distributed
+    from charlstm.training.goodput import process_began
+    from charlstm.training.trainer import train
 
-    profile_updates = _PROFILE.value and profile.parse(_PROFILE.value)
+    hooks, writers = _hooks(signals), _writers()
     _set_up_devices(config)
-    distributed.initialise(
+    distributed.initialize(
         initialization_timeout=_INITIALIZATION_TIMEOUT.value,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
     )
-    _join(watch)
+    _connect(signals)
     train(
         config,
-        folder,
+        workdir,
         init_from=_INIT_FROM.value,
         stop_after=_STOP_AFTER.value,
-        watch=watch,
-        print_shardings=_PRINT_SHARDINGS.value,
-        tensorboard=_TENSORBOARD.value,
-        wandb_project=_WANDB.value,
-        profile_updates=profile_updates,
+        hooks=hooks,
+        writers=writers,
+        stop=signals,
+        began=process_began(),
     )
 
 
+def _hooks(signals: SignalHandler) -> list[Any]:
+    """Returns the hooks that the flags ask for, and the one that says when updates begin."""
+    from charlstm.training.hooks import Hook, Profile
+    from charlstm.training.run import Run
+    from charlstm.training.startup import PrintShardings
+
+    class ObeySignalsLater(Hook):
+        """Lets a signal wait for the loop from the first update on."""
+
+        def start(self, run: Run) -> None:
+            signals.start()
+
+    profile = [Profile.parse(_PROFILE.value)] if _PROFILE.value else []
+    shardings = [PrintShardings()] if _PRINT_SHARDINGS.value else []
+    return [*profile, *shardings, ObeySignalsLater()]
+
+
+def _writers() -> list[Any]:
+    from charlstm.training.writers import TensorBoardWriter, WandbWriter
+
+    wandb = [] if _WANDB.value is None else [partial(WandbWriter, _WANDB.value)]
+    return [*([TensorBoardWriter] if _TENSORBOARD.value else []), *wandb]
+
+
 def _set_up_devices(config: Config) -> None:
-    from charlstm import distributed, xla
     from charlstm.model.size import hidden_size_within
+    from charlstm.runtime import distributed, xla
 
     xla.keep_compiled_programs()
     xla.set_command_buffers(config.model.command_buffers)
@@ -116,16 +146,16 @@ def _set_up_devices(config: Config) -> None:
     distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or automatic)
 
 
-def _join(watch: Watch) -> None:
-    """Several processes act as one: a signal to any is one to all, and process 0 speaks."""
+def _connect(signals: SignalHandler) -> None:
+    """Makes several processes act as one: a signal to any is one to all, and process 0 speaks."""
     import jax
 
-    from charlstm import coordination
+    from charlstm.runtime import coordination
 
-    if coordination.is_alone():
+    if coordination.is_single_process():
         return
-    board = coordination.Board()
-    join_watches(watch, board.write, board.notes, jax.process_index())
+    store = coordination.KeyValueStore()
+    connect_processes(signals, store.write, store.entries, jax.process_index())
     if not coordination.is_first():
         logging.set_verbosity(logging.WARNING)
 

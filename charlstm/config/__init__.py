@@ -1,8 +1,9 @@
-"""The whole configuration: frozen, typed, validated; overridden from strings; JSON both ways.
+"""Defines the configuration of an experiment: frozen, typed and validated.
 
-A configuration is a tree of two levels, sections of fields, and a field is addressed as
-`section.field`, e.g. `model.hidden_size`. Every way of making one (Python, `--config.…` flags,
-JSON) ends in the same checks, and each failure is a `UserError` that names the field.
+A configuration has two levels: sections, and the fields in them. A field's address is
+`section.field`, such as `model.hidden_size`. Configurations are made in Python, from `--config.…`
+flags or from JSON. Each way runs the same checks, and each failure is a `UserError` that names the
+field. docs/configuration.md describes every field.
 """
 
 from charlstm.config.experiment import Config, field_types

@@ -1,16 +1,33 @@
-"""Sections of fields in general: values checked against annotations, and read from strings."""
+"""Declares fields, checks their values against annotations, and reads values from strings."""
 
+import dataclasses
 import difflib
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from charlstm.errors import UserError
 
+MEANING = "meaning"  # the key of a field's meaning in its metadata
+
+T = TypeVar("T")
+
+
+def field(default: T, meaning: str) -> T:
+    """Declares a field of a section.
+
+    Args:
+      default: the value of the field if none is given.
+      meaning: what the field sets, in full sentences; it can be read at run time, see
+        `charlstm.config.reference`.
+    """
+    declared: Any = dataclasses.field(default=default, metadata={MEANING: meaning})
+    return declared
+
 
 class Section:
-    """Base of the configuration's sections: checks each field against its annotation."""
+    """Checks every field of a section against its annotation; the base class of all sections."""
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
@@ -20,7 +37,7 @@ class Section:
 
     @classmethod
     def section_name(cls) -> str:
-        """The section's name in addresses: `ModelConfig` → `model`."""
+        """Returns the section's name in addresses: `model` for `ModelConfig`."""
         return cls.__name__.removesuffix("Config").lower()
 
     def validate(self) -> None:
@@ -34,7 +51,7 @@ class Section:
 
 
 def _checked(address: str, value: Any, kind: Any) -> Any:
-    """The value, an int made a float where a float is wanted; raises if it does not fit."""
+    """Returns the value, converted if an int is given for a float; raises if it does not fit."""
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
@@ -50,7 +67,7 @@ def _checked(address: str, value: Any, kind: Any) -> Any:
 
 
 def parsed(address: str, text: str, kind: Any) -> Any:
-    """The text of a command line read as the field's type."""
+    """Converts text from a command line to the type of the field."""
     if kind is str or typing.get_origin(kind) in (Literal, types.UnionType):
         return text
     if kind is bool:
@@ -70,7 +87,7 @@ def parsed(address: str, text: str, kind: Any) -> Any:
 
 
 def unknown_field(address: str, known: list[str]) -> str:
-    """What to say of an address that is none of the known ones; near ones are listed."""
+    """Returns the error message for an unknown address, with similar known ones."""
     section, _, name = address.rpartition(".")
     in_section = [field for field in known if field.startswith(f"{section}.")]
     alike = difflib.get_close_matches(name, [field.split(".")[1] for field in known], n=3)
@@ -83,6 +100,6 @@ def unknown_field(address: str, known: list[str]) -> str:
 
 
 def near(word: str, known: typing.Iterable[str]) -> str:
-    """A hint at the known words that are like this one; empty if none is."""
+    """Returns a hint that names the known words most like this one; empty if none is alike."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""One experiment's configuration: its sections together, and what they demand of each other."""
+"""Joins all sections to the configuration of one experiment, and checks them together."""
 
 import dataclasses
 import typing
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from charlstm.config.checking import parsed, unknown_field
+from charlstm.config.combinations import require_possible
 from charlstm.config.sections import (
     DataConfig,
     MeshConfig,
@@ -18,7 +19,7 @@ from charlstm.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment, whole."""
+    """Holds the whole configuration of one experiment."""
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -27,53 +28,15 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
-        budget = self.model.parameter_budget
-        if self.model.hidden_size % self.mesh.model and not budget:
-            raise UserError(
-                f"mesh.model={self.mesh.model} must divide model.hidden_size="
-                f"{self.model.hidden_size}: each device holds as many hidden units"
-            )
-        if self.mesh.model > 1 and self.model.recurrence not in ("auto", "split"):
-            raise UserError(
-                f"model.recurrence={self.model.recurrence} runs on whole layers and mesh.model="
-                f"{self.mesh.model} splits them: leave model.recurrence at auto"
-            )
-        if self.mesh.model > 1 and self.model.residuals != "gates":
-            raise UserError(
-                f"model.residuals={self.model.residuals} keeps less of whole layers and mesh.model="
-                f"{self.mesh.model} splits them: set model.residuals=gates"
-            )
-        if self.mesh.model > 1 and self.model.layer_norm:
-            raise UserError(
-                f"model.layer_norm=true normalises over whole layers and mesh.model="
-                f"{self.mesh.model} splits them: set mesh.model=1 (mesh.shard=parameters saves "
-                "memory too) or model.layer_norm=false"
-            )
-        if self.optimizer.averaging == "triggered" and not self.training.evaluate_every:
-            raise UserError(
-                "optimizer.averaging=triggered waits for the validation to stall, and "
-                "training.evaluate_every=0 never validates: set it to a number of updates"
-            )
-        if self.training.temporal_activation_regularization and self.data.window_length == 1:
-            raise UserError(
-                "training.temporal_activation_regularization compares time steps, and "
-                "data.window_length=1 has one: set it to 0, or choose longer windows"
-            )
-        warmup, updates = self.optimizer.warmup_updates, self.training.num_updates
-        decays = self.optimizer.schedule in ("cosine", "linear")
-        if decays and warmup >= updates:
-            raise UserError(
-                f"optimizer.warmup_updates={warmup} leaves nothing of training.num_updates="
-                f"{updates} for the {self.optimizer.schedule} schedule: make it smaller"
-            )
+        require_possible(self)
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """The configuration as plain JSON values, section by section."""
+        """Returns the configuration as plain JSON values, section by section."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, sections: Mapping[str, Mapping[str, Any]]) -> Self:
-        """The configuration from `to_json`'s form; fields left out keep their defaults."""
+        """Makes a configuration from the form of `to_json`; missing fields keep their defaults."""
         if not isinstance(sections, Mapping):
             raise UserError('a configuration is a JSON object of sections, such as {"model": {}}')
         values: dict[str, Any] = {}
@@ -84,12 +47,12 @@ class Config:
         return cls().replace(values)
 
     def replace(self, values: Mapping[str, Any]) -> Self:
-        """A copy with the fields at these addresses set, `{"model.hidden_size": 512}`.
+        """Returns a copy with the fields at these addresses set, `{"model.hidden_size": 512}`.
 
-        Strings are read as the field's type, as from a command line.
+        Strings are converted to the type of the field, as from a command line.
 
         Raises:
-          UserError: no such field (the near ones are listed), or a value that does not fit.
+          UserError: there is no such field (similar ones are listed), or a value does not fit.
         """
         by_section: dict[str, dict[str, Any]] = {}
         known = field_types()
@@ -109,7 +72,7 @@ class Config:
         )
 
     def flat(self) -> dict[str, Any]:
-        """Every field by its address, in order."""
+        """Returns the value of every field by its address, in order."""
         sections = self.to_json().items()
         return {
             f"{section}.{name}": v for section, fields in sections for name, v in fields.items()
@@ -117,7 +80,7 @@ class Config:
 
 
 def field_types() -> dict[str, Any]:
-    """The address of every field with its annotation, in order."""
+    """Returns the annotation of every field by its address, in order."""
     return {
         f"{section.name}.{name}": kind
         for section in dataclasses.fields(Config)

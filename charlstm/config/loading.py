@@ -1,4 +1,4 @@
-"""Configurations by name, and from files."""
+"""Loads configurations by name or from files."""
 
 import importlib
 import json
@@ -12,19 +12,19 @@ from charlstm.errors import UserError
 
 
 def named_configs() -> list[str]:
-    """Names of the configurations that charlstm brings along."""
+    """Returns the names of the configurations that come with charlstm."""
     from charlstm import configs
 
     return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
 
 
 def load_config(spec: str) -> Config:
-    """The configuration behind `--config`: a name, or the path of a .py or .json file.
+    """Loads the configuration that `--config` gives: a name, or the path of a .py or .json file.
 
     A Python file defines `get_config() -> Config`; a JSON file is a run's `config.json`.
 
     Raises:
-      UserError: no such name or file, or a file that does not define a configuration.
+      UserError: there is no such name or file, or the file does not define a configuration.
     """
     if spec in named_configs():
         return importlib.import_module(f"charlstm.configs.{spec}").get_config()

@@ -1,167 +1,236 @@
-"""The fields, section by section, with their defaults and the checks that a section makes alone."""
+"""Defines the sections of a configuration: their fields, and the checks within one section.
+
+Each field is declared as `name: type = field(default, meaning)`. The meanings make up
+docs/configuration.md and `charlstm train --help`, see `charlstm.config.reference`. They name other
+fields by address, `section.field`.
+"""
 
 import dataclasses
 from typing import Literal
 
-from charlstm.config.checking import Section
+from charlstm.config.checking import Section, field
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
-    """The network."""
+    """Defines the network: its size, its structure and its dropout."""
 
-    num_layers: int = 2
-    hidden_size: int = 256
-    # Above 0: hidden_size becomes the largest with which the network has no more parameters than
-    # this; a multiple of 8 and of mesh.model, of the latter alone where this is too few for 8.
-    parameter_budget: float = 0.0
-    # Size of the vectors that stand for symbols; 0: one-hot, the first layer has a row for each.
-    embedding_size: int = 0
-    # Layers normalise their pre-activations and cells (Ba, Kiros & Hinton 2016, eqs 20-22).
-    layer_norm: bool = False
-    # plain: each layer reads the one below, the head the top. residual: each layer above the first,
-    # and the head, reads the sum of all below. skip: only the head does.
-    connections: Literal["plain", "residual", "skip"] = "plain"
-    # All 256 bytes, or only those that occur in the corpus.
-    alphabet: Literal["bytes", "corpus"] = "bytes"
-    # auto: bfloat16 on GPU and TPU, float32 on CPU. The cell state is float32 always.
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    # The implementation of the time loop; auto chooses by device, hidden size and streams.
-    # (split where mesh.model is above 1).
+    num_layers: int = field(2, "Number of LSTM layers.")
+    hidden_size: int = field(256, "Number of cells in each layer, H.")
+    parameter_budget: float = field(
+        0.0,
+        "Above 0, chooses model.hidden_size: the largest multiple of 8 and of mesh.model that "
+        "gives the network at most this many parameters. A budget too small for that takes the "
+        "largest multiple of mesh.model. 0: model.hidden_size stays as it is.",
+    )
+    embedding_size: int = field(
+        0,
+        "Size of the vectors that represent symbols in the input. 0 uses no embedding: symbols are "
+        "one-hot vectors, and the first layer has a row of weights for each symbol.",
+    )
+    layer_norm: bool = field(
+        False,
+        "Applies layer normalization to the pre-activations and the cell states of every layer "
+        "(Ba, Kiros and Hinton 2016, equations 20 to 22).",
+    )
+    connections: Literal["plain", "residual", "skip"] = field(
+        "plain",
+        "What the layers and the output head read. plain: each layer reads the layer below, and "
+        "the head reads the top layer. residual: each layer above the first, and the head, reads "
+        "the sum of all layers below. skip: as plain, but the head reads the sum of all layers.",
+    )
+    alphabet: Literal["bytes", "corpus"] = field(
+        "bytes",
+        "Symbols that the model knows. bytes: all 256 bytes. corpus: only the bytes that occur in "
+        "the corpus.",
+    )
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = field(
+        "auto",
+        "Data type of the matrix products. auto: bfloat16 on GPU and TPU, float32 on CPU. "
+        "Parameters, cell states and losses are float32 in any case.",
+    )
     recurrence: Literal[
         "auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn", "split"
-    ] = "auto"
-    # wavefront: the time steps that a layer makes before the layer above follows.
-    wavefront_chunk: int = 32
-    # What a window keeps for its gradient: gates, which is fastest, or the state h and c alone, a
-    # fraction of the memory for a third more arithmetic (recurrence auto or scan).
-    residuals: Literal["gates", "state"] = "gates"
-    # GPU: replay the training loop as a CUDA graph; auto does so where it was measured to help.
-    command_buffers: Literal["auto", "on", "off"] = "auto"
-    forget_bias: float = 1.0
-    # Shares set to zero in training: of the values that pass from one layer to the next, of the
-    # embedding's values (of symbols where there is none), of what the head reads.
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    output_dropout: float = 0.0
-    # standard: a mask of its own for every time step; locked: one mask for a whole window.
-    dropout_kind: Literal["standard", "locked"] = "standard"
-    # Share of each weight_hh set to zero, anew for every update (DropConnect).
-    weight_dropout: float = 0.0
+    ] = field(
+        "auto",
+        "Implementation of the time loop. auto chooses by device, model.hidden_size and "
+        "data.num_streams. scan: layer by layer, on any device. scan_columns: the same with "
+        "streams as columns, for CPUs. wavefront: all layers at once, each some time steps behind "
+        "the layer below. pallas_tpu: one TPU kernel for each layer. cudnn: NVIDIA's library, for "
+        "comparison. split: hidden units split over devices, which auto chooses for mesh.model "
+        "above 1.",
+    )
+    wavefront_chunk: int = field(
+        32,
+        "For model.recurrence=wavefront: number of time steps by which each layer runs behind the "
+        "layer below.",
+    )
+    residuals: Literal["gates", "state"] = field(
+        "gates",
+        "What a window keeps in memory for its gradient. gates is the fastest. state keeps only h "
+        "and c, which takes a fraction of the memory and about a third more arithmetic; it needs "
+        "model.recurrence=auto or scan.",
+    )
+    command_buffers: Literal["auto", "on", "off"] = field(
+        "auto",
+        "Whether a GPU replays the training loop as a CUDA graph instead of launching each kernel. "
+        "auto: only where that was measured to be faster.",
+    )
+    forget_bias: float = field(1.0, "Initial value of the biases of the forget gates.")
+    dropout: float = field(
+        0.0, "Fraction of the values passed from one layer to the next that training sets to zero."
+    )
+    input_dropout: float = field(
+        0.0,
+        "Fraction of the input that training sets to zero: of the embedding's values, or of whole "
+        "symbols if model.embedding_size=0.",
+    )
+    output_dropout: float = field(
+        0.0, "Fraction of the values read by the output head that training sets to zero."
+    )
+    dropout_kind: Literal["standard", "locked"] = field(
+        "standard",
+        "Dropout masks over time. standard: a new mask for every time step. locked: one mask for "
+        "all time steps of a window.",
+    )
+    weight_dropout: float = field(
+        0.0,
+        "Fraction of each layer's recurrent weights that training sets to zero, drawn anew for "
+        "every update (DropConnect).",
+    )
 
     def validate(self) -> None:
-        """Sizes are positive; dropout has layers to act between."""
+        """Requires possible sizes and rates."""
         self.require("num_layers", self.num_layers >= 1, "1 or more")
         self.require("hidden_size", self.hidden_size >= 1, "1 or more")
         self.require("parameter_budget", self.parameter_budget >= 0, "0 (none) or more")
         self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
-        self.require(
-            "residuals",
-            self.residuals == "gates" or self.recurrence in ("auto", "scan"),
-            f"gates for model.recurrence={self.recurrence}: the scan alone can keep less",
-        )
-        self.require(
-            "connections",
-            self.connections == "plain" or self.num_layers > 1,
-            "plain for a single layer (model.num_layers=2 or more has layers to connect)",
-        )
-        self.require(
-            "recurrence",
-            self.connections == "plain" or self.recurrence not in ("wavefront", "cudnn"),
-            f"auto for model.connections={self.connections}: {self.recurrence} runs several layers "
-            "at once, and nothing can come between them",
-        )
-        self.require(
-            "recurrence",
-            not self.layer_norm or self.recurrence == "auto",
-            "auto for model.layer_norm=true, which has a recurrence of its own",
-        )
-        self.require(
-            "residuals",
-            not self.layer_norm or self.residuals == "gates",
-            "gates for model.layer_norm=true, whose recurrence keeps what it needs",
-        )
         self.require("embedding_size", self.embedding_size >= 0, "0 (one-hot) or more")
         for name in ("dropout", "input_dropout", "output_dropout", "weight_dropout"):
             self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self.require(
-            "dropout",
-            self.dropout == 0 or self.num_layers > 1,
-            "0 for a single layer: dropout acts between layers (model.num_layers=2 or more)",
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
-    """The text and how it is cut into streams."""
+    """Defines the text, its splits, and how it is cut into streams and windows."""
 
-    # A registered name, a file, a folder, a glob pattern, or - for standard input.
-    corpus: str = "shakespeare"
-    # Each a share of the text (below 1) or a number of bytes; taken from the text's end,
-    # validation before test.
-    valid_size: float = 0.05
-    test_size: float = 0.05
-    # B, the rows of the batch.
-    num_streams: int = 64
-    # T, the bytes of each stream that one update sees.
-    window_length: int = 64
-    # Whether a window goes on from the state that the one before it left in its stream; if not, the
-    # state is zero before every window, in training and wherever the model is used.
-    carry_state: bool = True
+    corpus: str = field(
+        "shakespeare",
+        "Text to train on: a registered name (charlstm corpora lists them), a file, a folder, a "
+        "glob pattern, or - for standard input.",
+    )
+    valid_size: float = field(
+        0.05,
+        "Size of the validation split: a fraction of the text if below 1, else a number of bytes. "
+        "It lies near the end of the text, before the test split.",
+    )
+    test_size: float = field(
+        0.05,
+        "Size of the test split: a fraction of the text if below 1, else a number of bytes. It is "
+        "the end of the text.",
+    )
+    num_streams: int = field(
+        64, "Number of streams, places in the text that are read in parallel: the batch size, B."
+    )
+    window_length: int = field(
+        64,
+        "Number of bytes of each stream that one update reads, T. Gradients reach back over at "
+        "most this many time steps.",
+    )
+    carry_state: bool = field(
+        True,
+        "true: each window starts from the state at the end of the window before it in its stream. "
+        "false: the state is zero at the start of every window, in training and wherever the model "
+        "is used.",
+    )
 
     @property
     def reset_every(self) -> int:
-        """The bytes after which the state is zero again; 0 where it is carried on for ever."""
+        """Returns the number of bytes between resets of the state to zero; 0 if it is carried."""
         return 0 if self.carry_state else self.window_length
 
     def validate(self) -> None:
-        """Sizes are positive."""
+        """Requires at least one stream of at least one byte, and a validation split."""
         self.require("num_streams", self.num_streams >= 1, "1 or more")
         self.require("window_length", self.window_length >= 1, "1 or more")
         for name in ("valid_size", "test_size"):
             size = getattr(self, name)
             whole = size >= 1 and float(size).is_integer()
-            self.require(name, 0 <= size < 1 or whole, "a share below 1 or a whole number of bytes")
+            self.require(
+                name, 0 <= size < 1 or whole, "a fraction below 1 or a whole number of bytes"
+            )
         self.require("valid_size", self.valid_size > 0, "above 0: quality is measured on it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
-    """How gradients become updates."""
+    """Defines the optimizer, the learning-rate schedule and parameter averaging."""
 
-    name: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
-    # Decay rates of the moment estimates: adam and adamw use both, rmsprop the second.
-    b1: float = 0.9
-    b2: float = 0.99
-    # sgd only.
-    momentum: float = 0.9
-    epsilon: float = 1e-8
-    # Weight decay per unit of learning rate; biases are spared. adamw and sgd only.
-    weight_decay: float = 0.0
-    # Largest global norm of the gradient; 0 switches clipping off.
-    clip_norm: float = 1.0
-    # What is validated, sampled and kept for use: the last parameters (none), their exponential
-    # moving average, or their mean from the update on at which the validation stalled.
-    averaging: Literal["none", "ema", "triggered"] = "none"
-    # ema: the share of the average that an update leaves; less in the first updates.
-    ema_decay: float = 0.999
-    # triggered: the validation has stalled when it is worse than the best of those that are more
-    # than so many validations old.
-    averaging_patience: int = 5
-    schedule: Literal["constant", "cosine", "linear", "step"] = "cosine"
-    # Updates over which the rate rises linearly from 0.
-    warmup_updates: int = 100
-    # cosine, linear: the rate at the last update, as a share of learning_rate.
-    final_fraction: float = 0.02
-    # step: the rate is multiplied by step_factor every step_updates updates,
-    # the first time after step_start of them.
-    step_start: int = 0
-    step_updates: int = 1000
-    step_factor: float = 0.97
+    name: Literal["adamw", "adam", "rmsprop", "sgd"] = field(
+        "adamw", "Optimization algorithm; sgd is SGD with momentum."
+    )
+    learning_rate: float = field(
+        2e-3, "Learning rate at the end of the warmup, where the schedule starts."
+    )
+    b1: float = field(0.9, "Decay rate of the first-moment estimate; adamw and adam only.")
+    b2: float = field(
+        0.99, "Decay rate of the second-moment estimate; adamw, adam and rmsprop only."
+    )
+    momentum: float = field(0.9, "Momentum; sgd only.")
+    epsilon: float = field(
+        1e-8, "Small constant that keeps denominators above zero; adamw, adam and rmsprop only."
+    )
+    weight_decay: float = field(
+        0.0, "Weight decay per unit of learning rate; adamw and sgd only. Biases do not decay."
+    )
+    clip_norm: float = field(
+        1.0, "Gradients with a larger global norm are scaled down to this norm. 0: no clipping."
+    )
+    averaging: Literal["none", "ema", "triggered"] = field(
+        "none",
+        "Parameters that are validated, sampled and kept for use. none: the current parameters. "
+        "ema: their exponential moving average. triggered: the current parameters until validation "
+        "stalls, from then on their mean over updates.",
+    )
+    ema_decay: float = field(
+        0.999,
+        "For optimizer.averaging=ema: fraction of the average that an update keeps; less in the "
+        "first updates.",
+    )
+    averaging_patience: int = field(
+        5,
+        "For optimizer.averaging=triggered: validation has stalled when its result is worse than "
+        "the best of all earlier ones, not counting this many most recent ones.",
+    )
+    schedule: Literal["constant", "cosine", "linear", "step"] = field(
+        "cosine",
+        "Course of the learning rate after the warmup. constant: no change. cosine and linear: a "
+        "decay to optimizer.final_fraction of optimizer.learning_rate at the last update. step: a "
+        "multiplication by optimizer.step_factor every optimizer.step_updates updates.",
+    )
+    warmup_updates: int = field(
+        100, "Number of updates over which the learning rate rises linearly from near 0."
+    )
+    final_fraction: float = field(
+        0.02,
+        "For optimizer.schedule=cosine or linear: learning rate at the last update, as a fraction "
+        "of optimizer.learning_rate.",
+    )
+    step_start: int = field(
+        0,
+        "For optimizer.schedule=step: number of updates after the warmup at which the first "
+        "interval of optimizer.step_updates starts.",
+    )
+    step_updates: int = field(
+        1000, "For optimizer.schedule=step: number of updates in an interval with the same rate."
+    )
+    step_factor: float = field(
+        0.97,
+        "For optimizer.schedule=step: factor on the learning rate at the end of each interval.",
+    )
 
     def validate(self) -> None:
-        """Rates and factors are in their ranges."""
+        """Requires rates, factors and counts within their ranges."""
         self.require("learning_rate", self.learning_rate > 0, "above 0")
         for name in ("b1", "b2", "momentum"):
             self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
@@ -184,31 +253,62 @@ class OptimizerConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Section):
-    """The length and the rhythm of a run. Intervals count updates; 0 means never."""
+    """Defines the length of a run, and how often it logs, evaluates, samples and saves."""
 
-    num_updates: int = 5000
-    seed: int = 0
-    log_every: int = 50
-    evaluate_every: int = 500
-    sample_every: int = 1000
-    checkpoint_every: int = 500
-    # Save also when so many seconds have passed since the last save; 0 means never.
-    checkpoint_seconds: float = 600.0
-    # Checkpoints kept: the last few, the best by validation bits per byte, and one
-    # every keep_every updates for good.
-    keep_last: int = 2
-    keep_every: int = 0
-    # Added to the loss, not to what is reported: this times the mean square of what the head reads
-    # (AR), and this times that of its differences from one time step to the next (TAR).
-    activation_regularization: float = 0.0
-    temporal_activation_regularization: float = 0.0
-    # Updates in one jitted call; 0 chooses as many as take about half a second.
-    updates_per_dispatch: int = 0
-    # Updates skipped in a row, for a loss or gradient that is not finite, that end the run.
-    max_skipped_in_a_row: int = 50
+    num_updates: int = field(5000, "Number of parameter updates in the run.")
+    seed: int = field(
+        0, "Seed of the initial parameters, of dropout and of samples during training."
+    )
+    log_every: int = field(50, "Number of updates from one line of metrics to the next.")
+    evaluate_every: int = field(
+        500,
+        "Number of updates from one validation to the next. The last update is validated in any "
+        "case; 0: only that one.",
+    )
+    sample_every: int = field(
+        1000,
+        "Number of updates from one sample to the next. The first line of metrics and the last "
+        "update come with a sample too. 0: no samples during training.",
+    )
+    checkpoint_every: int = field(
+        500,
+        "Number of updates from one checkpoint to the next. Every validation and the end of the "
+        "run save one too; 0: only those and training.checkpoint_seconds.",
+    )
+    checkpoint_seconds: float = field(
+        600.0,
+        "Seconds after a save at which another checkpoint is saved, if none was in between. 0: "
+        "never.",
+    )
+    keep_last: int = field(
+        2,
+        "Number of most recent checkpoints to keep. The one with the best validation is kept in "
+        "any case.",
+    )
+    keep_every: int = field(
+        0, "Checkpoints at multiples of this many updates are kept permanently. 0: none."
+    )
+    activation_regularization: float = field(
+        0.0,
+        "Adds this many times the mean square of the output head's input to the training loss "
+        "(AR). Reported losses leave it out.",
+    )
+    temporal_activation_regularization: float = field(
+        0.0,
+        "Adds this many times the mean square of the difference between the output head's inputs "
+        "at successive time steps to the training loss (TAR). Reported losses leave it out.",
+    )
+    updates_per_dispatch: int = field(
+        0, "Number of updates in one call of the jitted program. 0: as many as fill about 0.5 s."
+    )
+    max_skipped_in_a_row: int = field(
+        50,
+        "An update whose loss or gradient is not finite is skipped. The run fails after this many "
+        "skipped updates in a row.",
+    )
 
     def validate(self) -> None:
-        """Counts are not negative."""
+        """Requires counts, intervals and weights within their ranges."""
         self.require("num_updates", self.num_updates >= 1, "1 or more")
         self.require("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295")
         self.require("log_every", self.log_every >= 1, "1 or more")
@@ -224,17 +324,24 @@ class TrainingConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig(Section):
-    """How devices share the work. What is computed does not depend on it."""
+    """Defines how devices share the work; results do not depend on it."""
 
-    # Devices that share the streams out among them; 0: all that model leaves.
-    data: int = 0
-    # Devices that share each layer's hidden units, for models too large for one device.
-    model: int = 1
-    # What every device of the axis data keeps a share of only, for less memory and more traffic:
-    # the optimizer's state (as ZeRO's first stage), or the parameters as well (as its third, FSDP).
-    shard: Literal["nothing", "optimizer", "parameters"] = "nothing"
+    data: int = field(
+        0, "Number of devices over which streams are split. 0: all that mesh.model leaves."
+    )
+    model: int = field(
+        1,
+        "Number of devices over which the hidden units of each layer are split, for models too "
+        "large for one device.",
+    )
+    shard: Literal["nothing", "optimizer", "parameters"] = field(
+        "nothing",
+        "What is split over the devices of mesh.data instead of copied to each, which saves memory "
+        "and costs communication. optimizer: the optimizer's state (ZeRO stage 1). parameters: the "
+        "parameters too (ZeRO stage 3, FSDP).",
+    )
 
     def validate(self) -> None:
-        """Counts are possible."""
+        """Requires possible numbers of devices."""
         self.require("data", self.data >= 0, "0 (all that remain) or more")
         self.require("model", self.model >= 1, "1 or more")

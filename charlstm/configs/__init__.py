@@ -1,1 +1,1 @@
-"""Named experiments: one file each, its docstring giving the exact command and the result."""
+"""Holds the named experiments, one in each file; its docstring has the command and the result."""

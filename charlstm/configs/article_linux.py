@@ -1,10 +1,13 @@
-"""The article's Linux: C sources, a model of about ten million parameters.
+"""Trains a model of about ten million parameters on C sources of Linux.
 
 apt-get download linux-source-6.1
 dpkg-deb -x linux-source-6.1_*.deb linux && tar -C linux -xf linux/usr/src/linux-source-6.1.tar.xz
 charlstm train --config=article_linux --corpus='linux/linux-source-6.1/kernel/**/*.[ch]'
 
-The kernel's own directory is some ten megabytes; 'linux/linux-source-6.1/**/*.[ch]' is all of it.
+One of the experiments of Karpathy's article of 2015, "The Unreasonable Effectiveness of Recurrent
+Neural Networks" (https://karpathy.github.io/2015/05/21/rnn-effectiveness/).
+
+The folder `kernel/` has about ten megabytes; 'linux/linux-source-6.1/**/*.[ch]' takes all sources.
 
 Not yet run.
 """
@@ -13,7 +16,7 @@ from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 
 
 def get_config() -> Config:
-    """The configuration."""
+    """Returns the configuration."""
     return Config(
         model=ModelConfig(num_layers=3, parameter_budget=10e6),
         data=DataConfig(

@@ -1,12 +1,16 @@
-"""The article's Shakespeare: 3 layers of 512, trained as char-rnn trains.
+"""Trains 3 layers of 512 on Shakespeare with the settings of char-rnn.
 
 charlstm train --config=article_shakespeare
 
-RMSProp at 0.002 with decay 0.95, the rate falling to 97 % every epoch after ten, batch 50, windows
-of 50. Fifty epochs; clipping by the norm of the whole gradient, where char-rnn clips each number.
+One of the experiments of Karpathy's article of 2015, "The Unreasonable Effectiveness of Recurrent
+Neural Networks" (https://karpathy.github.io/2015/05/21/rnn-effectiveness/); char-rnn is its code.
 
-Not yet run to its end. As far as update 2,000 of 87,100, `--stop_after=2000`, on two cores of an
-Intel Xeon (AVX-512) in 956 s: 2.144 bits per byte on the validation split (jax 0.10.2, 2026-11-27).
+RMSProp with learning rate 0.002 and decay 0.95, batch 50, windows of 50, fifty epochs. After ten
+epochs the learning rate falls to 97 % every epoch. Gradients are clipped by their global norm;
+char-rnn clips each number.
+
+Not yet run to its end. At update 2,000 of 87,100 (`--stop_after=2000`), after 956 s on two cores of
+an Intel Xeon (AVX-512): 2.144 bits per byte on the validation split (jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
@@ -15,7 +19,7 @@ UPDATES_PER_EPOCH = 1742  # 4.36 MB of training text in updates of 50 × 50 byte
 
 
 def get_config() -> Config:
-    """The configuration."""
+    """Returns the configuration."""
     return Config(
         model=ModelConfig(num_layers=3, hidden_size=512, alphabet="corpus"),
         data=DataConfig(corpus="shakespeare", num_streams=50, window_length=50),
@@ -30,7 +34,7 @@ def get_config() -> Config:
 
 
 def char_rnn_optimizer(updates_per_epoch: int) -> OptimizerConfig:
-    """char-rnn's defaults for a text of so many updates an epoch."""
+    """Returns char-rnn's default optimizer for a text of `updates_per_epoch` updates."""
     return OptimizerConfig(
         name="rmsprop",
         learning_rate=2e-3,

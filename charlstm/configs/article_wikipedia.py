@@ -1,8 +1,11 @@
-"""The article's Wikipedia: 96 MB of enwik8 to train on, 4 MB held out.
+"""Trains on 96 MB of Wikipedia (enwik8) with 4 MB held out, with the settings of char-rnn.
 
 charlstm train --config=article_wikipedia
 
-3 layers of 512, trained as char-rnn trains: twenty epochs.
+One of the experiments of Karpathy's article of 2015, "The Unreasonable Effectiveness of Recurrent
+Neural Networks" (https://karpathy.github.io/2015/05/21/rnn-effectiveness/); char-rnn is its code.
+
+3 layers of 512, twenty epochs.
 
 Not yet run to its end.
 """
@@ -14,7 +17,7 @@ UPDATES_PER_EPOCH = 9600  # 96 MB of training text in updates of 100 × 100 byte
 
 
 def get_config() -> Config:
-    """The configuration."""
+    """Returns the configuration."""
     return Config(
         model=ModelConfig(num_layers=3, hidden_size=512),
         data=DataConfig(

@@ -1,18 +1,18 @@
-"""Shakespeare's 37 plays on a GPU, for five minutes.
+"""Trains on Shakespeare's 37 plays on a GPU in five minutes.
 
 charlstm train --config=shakespeare
 
-A network far larger than the text asks for, held back by locked dropout and by dropped recurrent
-weights, and averaged.
+The network is far larger than the text needs. Locked dropout and dropout of the recurrent weights
+regularize it, and the averaged parameters are used.
 
-Not yet run; rehearsed small on a CPU.
+Not yet run; only a smaller version was tried on a CPU.
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
 
 def get_config() -> Config:
-    """The configuration."""
+    """Returns the configuration."""
     return Config(
         model=ModelConfig(
             num_layers=2,

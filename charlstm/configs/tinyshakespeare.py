@@ -1,18 +1,18 @@
-"""The customary 1.1 MB of Shakespeare on a GPU, the last tenth held out.
+"""Trains on the usual 1.1 MB of Shakespeare on a GPU, with the last tenth held out.
 
 charlstm train --config=tinyshakespeare
 
-The text is small: half of what passes between the layers is dropped, and the averaged parameters of
-the best validation are what counts.
+The text is small. So half of the values between the layers are dropped, and the averaged parameters
+of the best validation are the ones to use.
 
-Not yet run; rehearsed small on a CPU.
+Not yet run; only a smaller version was tried on a CPU.
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
 
 def get_config() -> Config:
-    """The configuration."""
+    """Returns the configuration."""
     return Config(
         model=ModelConfig(
             num_layers=2,

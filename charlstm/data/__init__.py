@@ -1,1 +1,1 @@
-"""Text: from a name or a path to bytes, alphabets, splits, streams and n-gram levels."""
+"""Turns a name or a path into text: bytes, alphabet, splits, streams and n-gram levels."""

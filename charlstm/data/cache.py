@@ -1,7 +1,7 @@
-"""The cache folder: where fetched texts and computed tables stay from run to run.
+"""Writes files to the cache folder, which keeps fetched texts and computed tables between runs.
 
-A file here is whole or absent: it is written under another name and then moved to its place, so
-processes that write the same file at the same time all end well.
+A file in it is complete or absent: it is written under another name and then moved to its place.
+So several processes can write the same file at the same time.
 """
 
 import contextlib
@@ -13,55 +13,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
-
 from charlstm.errors import UserError
+from charlstm.runtime.files import cache_folder
 
 CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a run of bytes amounts to."""
+    """Identifies a sequence of bytes by its size and its sha256 in hex."""
 
     num_bytes: int
     sha256: str
 
 
-def cache_folder() -> Path:
-    """The folder of everything cached; it may not exist yet.
-
-    `$XDG_CACHE_HOME/charlstm` or `~/.cache/charlstm` on Linux, the custom of the system elsewhere.
-    """
-    return platformdirs.user_cache_path("charlstm", appauthor=False)
-
-
 class Readable(Protocol):
-    """An open binary file."""
+    """Stands for an open binary file."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Returns up to `size` bytes; none at the end of the file."""
         ...
 
 
 def chunks_of(file: Readable) -> Iterator[bytes]:
-    """The bytes of an open file from where it stands, `CHUNK_BYTES` at a time."""
+    """Yields the rest of an open file, `CHUNK_BYTES` at a time."""
     return iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
 def store(chunks: Iterable[bytes], place: Callable[[Digest], Path]) -> tuple[Path, Digest]:
-    """Writes a file of the cache folder, one chunk in memory at a time.
+    """Writes a file to the cache folder, with one chunk in memory at a time.
 
     Args:
-      chunks: the contents. Trouble in getting them must be raised as something else than
-        `OSError`, which is taken for trouble with the cache folder.
-      place: given what was written, where in the cache folder it belongs, or raises to reject it.
+      chunks: the contents. If they cannot be had, the iterator must not raise an `OSError`: that
+        is reported as an error of the cache folder.
+      place: takes the digest of what was written and returns its path in the cache folder, or
+        raises an error to reject it.
 
     Returns:
-      The path and what is there.
+      The path of the file and its digest.
 
     Raises:
-      UserError: the folder cannot be written, or the disk is full.
+      UserError: the folder cannot be written to, or the disk is full.
     """
     folder = cache_folder()
     temporary = folder / f".{uuid.uuid4().hex}.partial"
@@ -91,6 +83,6 @@ def _names_the_cure(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"cannot write to the cache folder {folder} ({reason}): make room or get access to it, "
-            f"or set XDG_CACHE_HOME to another folder"
+            f"cannot write to the cache folder {folder} ({reason}): free space or get access "
+            f"to it, or set XDG_CACHE_HOME to another folder"
         ) from error

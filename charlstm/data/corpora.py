@@ -1,14 +1,14 @@
-"""Named corpora, and any other text: from what the user wrote to verified bytes on this machine.
+"""Opens named corpora and any other text as verified bytes on this machine.
 
 A corpus is given as one of
 
   shakespeare      a registered name (see `registry.py`), fetched on first use
   book.txt         a file; one ending in .gz is unpacked
-  books/           a folder: every file below it that is not hidden, by relative path, end to end
-  'books/*.txt'    a glob pattern (`**` spans folders), its files in order, end to end
+  books/           a folder: all files below it, except hidden ones, joined in order of their paths
+  'books/*.txt'    a glob pattern (`**` spans folders): its files, joined in sorted order
   -                standard input
 
-A registered name goes before a file of that name; `./shakespeare` reaches the file.
+A registered name takes precedence over a file of that name; `./shakespeare` opens the file.
 """
 
 import contextlib
@@ -28,25 +28,26 @@ import numpy as np
 from absl import logging
 
 from charlstm.data import mapped
-from charlstm.data.cache import Digest, cache_folder, chunks_of, store
+from charlstm.data.cache import Digest, chunks_of, store
 from charlstm.data.fetch import FetchError, fetched
 from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
+from charlstm.runtime.files import cache_folder
 
-# A file from this size on is hashed once, and then only when its size or time has changed.
+# A file of at least this size is hashed once, and again only if its size or time has changed.
 _LARGE_BYTES = 2**26
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text on this machine.
+    """Holds a text on this machine.
 
     Attributes:
-      name: for people.
+      name: the text's name in messages.
       data: uint8 [N], read-only, mapped from disk.
       sha256: of all N bytes, in hex.
       license: of the text and of its packaging, as far as known.
-      source: where it comes from.
+      source: where the text comes from.
     """
 
     name: str
@@ -57,17 +58,18 @@ class Source:
 
 
 def open_corpus(spec: str, sha256: str | None = None) -> Source:
-    """The text that `spec` stands for (see the module's docstring).
+    """Opens the text that `spec` names (see the module's docstring).
 
-    A single file is mapped where it is. What has to be put together or unpacked first (folders,
+    A single file is mapped where it is. A text that has to be joined or unpacked first (folders,
     patterns, .gz files, standard input) is mapped from a copy in the cache folder.
 
     Args:
       spec: what to open.
-      sha256: of a single file or a registered text, if known already; then it is not read through.
+      sha256: the digest of a single file or registered text, if it is known; then the text is not
+        read to compute it.
 
     Raises:
-      UserError: nothing is found, it is empty, cannot be read, or cannot be fetched or cached.
+      UserError: the text is not found, is empty, or cannot be read, fetched or cached.
     """
     if spec in CORPORA:
         return _open_named(CORPORA[spec], sha256)
@@ -136,7 +138,7 @@ def _open_copy(name: str, chunks: Iterable[bytes]) -> Source:
 def _map(
     path: Path, name: str, source: str, license: str = "not stated", sha256: str | None = None
 ) -> Source:
-    """The file at `path`, mapped and, unless its digest is known already, hashed."""
+    """Maps the file at `path`, and hashes it unless its digest is given."""
     with _reading(str(path)):
         if path.stat().st_size == 0:
             raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
@@ -145,7 +147,7 @@ def _map(
 
 
 def _digest(path: Path, data: np.ndarray) -> str:
-    """The sha256 of a mapped file; that of a large one is kept for as long as it is unchanged."""
+    """Returns the sha256 of a mapped file; large files are hashed again only if they changed."""
     if len(data) < _LARGE_BYTES:
         return hashlib.sha256(data.data).hexdigest()
     status = path.stat()
@@ -162,12 +164,12 @@ def _digest(path: Path, data: np.ndarray) -> str:
     try:
         store([digest.hexdigest().encode()], lambda _: kept)
     except UserError as error:
-        logging.warning("the digest of %s is not kept: %s", path, error)
+        logging.warning("the digest of %s is not cached: %s", path, error)
     return digest.hexdigest()
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Every regular file below `folder` that is not hidden, nor below a hidden folder."""
+    """Lists the files below `folder` in order, without hidden files and folders."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -191,7 +193,7 @@ def _files_matching(pattern: str) -> list[Path]:
 
 
 def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
-    """The bytes of the files end to end, those of .gz files unpacked."""
+    """Yields the bytes of the files one after the other, and unpacks .gz files."""
     for path in paths:
         with _reading(str(path)), path.open("rb") as file:
             yield from chunks_of(gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file)

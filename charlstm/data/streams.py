@@ -1,8 +1,8 @@
-"""Streams: where in the text each row of the batch reads, as a pure function of the update.
+"""Computes where in the text each row of the batch reads, as a pure function of the update.
 
-Stream b at update s starts at (b·⌊N/B⌋ + s·T) mod N of the N bytes of the training split. The
-text is read in a circle, so a stream never jumps and its carry is always the true one. There is no
-iterator and so no iterator state: resuming needs the update's number and nothing else.
+Stream b at update s starts at (b·⌊N/B⌋ + s·T) mod N of the N bytes of the training split. The text
+is read in a circle, so a stream never jumps and its carry is always the true one. There is no
+iterator and no iterator state: a run resumes from the number of the update alone.
 """
 
 import dataclasses
@@ -12,18 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from charlstm.errors import UserError
-from charlstm.sharding import dimension, specify
+from charlstm.runtime.shardings import dimension, specify
 
-# A text up to a share of its memory is kept on every device whole; a larger one is read from disk
-# window by window. Places in a text on the device are uint32 and their sums must not overflow.
+# A text of at most this many bytes, and at most this fraction of a device's memory, is kept whole
+# on every device; a larger one is read from disk window by window. Positions in a text on the
+# device are uint32, and their sums must not overflow.
 DEVICE_RESIDENT_BYTES = 2**30
 DEVICE_RESIDENT_SHARE = 1 / 8
-# A CPU's devices share one memory, and its processes too, with whatever else runs there.
+# All devices and processes of a CPU share one memory with other programs.
 CPU_RESIDENT_BYTES = 2**26
 
 
 def resident_bytes() -> int:
-    """The size up to which a text is kept on the devices of this process."""
+    """Returns the largest size of a text that is kept on the devices of this process."""
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return CPU_RESIDENT_BYTES // jax.local_device_count()
@@ -33,7 +34,7 @@ def resident_bytes() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """B streams through a text of N bytes, T bytes an update.
+    """Describes B streams through a text of N bytes that advance T bytes per update.
 
     Raises:
       UserError: the text is shorter than a window or has fewer bytes than there are streams.
@@ -57,34 +58,38 @@ class Streams:
 
     @property
     def spacing(self) -> int:
-        """Bytes from the start of one stream to the start of the next."""
+        """Returns the number of bytes from the start of one stream to the start of the next."""
         return self.num_bytes // self.num_streams
 
     @property
     def bytes_per_update(self) -> int:
-        """Bytes that one update trains on."""
+        """Returns the number of bytes that one update trains on."""
         return self.num_streams * self.window_length
 
     def offset(self, step: int) -> int:
-        """How far every stream has moved before update `step` (from 0), modulo N."""
+        """Returns how far every stream has moved before update `step` (from 0), modulo N."""
         return step * self.window_length % self.num_bytes
 
     def window(self, text: np.ndarray, step: int) -> np.ndarray:
-        """The window of update `step`, on the host: uint8 [T+1, B], the last row targets only."""
+        """Returns the window of update `step` on the host.
+
+        Returns:
+          uint8 [T+1, B]; the last row is only a target.
+        """
         starts = np.arange(self.num_streams) * self.spacing + self.offset(step)
         places = starts + np.arange(self.window_length + 1)[:, None]
         return text[places % self.num_bytes]
 
     def read(self, text: np.ndarray, step: int, count: int, streams: slice) -> np.ndarray:
-        """The windows of updates `step` … `step + count - 1`, of some streams.
+        """Returns the windows of updates `step` … `step + count - 1` of some streams.
 
-        Only the bytes of those streams are touched, one run of them for each stream.
+        Only the bytes of those streams are read, one contiguous piece for each stream.
 
         Args:
-          text: uint8 [N], perhaps mapped from disk.
+          text: uint8 [N], which may be mapped from disk.
           step: the first update.
-          count: K, how many.
-          streams: b of the B streams, one after the other.
+          count: K, the number of updates.
+          streams: the streams to read, b successive ones of the B.
 
         Returns:
           uint8 [K, T+1, b].
@@ -95,7 +100,7 @@ class Streams:
         for run, stream in zip(runs, chosen, strict=True):
             place = (stream * self.spacing + self.offset(step)) % self.num_bytes
             filled = 0
-            while filled < length:  # round the end of the text as often as need be
+            while filled < length:  # continue at the start of the text as often as needed
                 part = text[place : place + length - filled]
                 run[filled : filled + len(part)] = part
                 filled += len(part)
@@ -104,12 +109,12 @@ class Streams:
         return windows[:, :: self.window_length].transpose(1, 2, 0)
 
     def window_on_device(self, text: jax.Array, offset: jax.Array, first: jax.Array) -> jax.Array:
-        """The same on the device, inside a jitted function.
+        """Returns a window on the device, inside a jitted function.
 
         Args:
           text: uint8 [N].
           offset: uint32 scalar, `offset(step)`.
-          first: uint32 [B], `first_places()`, split over devices as the streams are.
+          first: uint32 [B], `first_places()`, split over devices like the streams.
 
         Returns:
           uint8 [T+1, B].
@@ -119,5 +124,5 @@ class Streams:
         return text.at[places % self.num_bytes].get(out_sharding=spec, mode="promise_in_bounds")
 
     def first_places(self) -> np.ndarray:
-        """Where every stream starts at update 0: uint32 [B]."""
+        """Returns where every stream starts at update 0: uint32 [B]."""
         return (np.arange(self.num_streams) * self.spacing).astype(np.uint32)

@@ -1,1 +1,1 @@
-"""How well a model predicts a text: static, at a temperature, or going on learning."""
+"""Scores of a text under a model: as it is, at a temperature, or learning on from the text."""

@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.evaluation.evaluator import BYTES_BEFORE_TEXT, Evaluation
 from charlstm.evaluation.rows import WARM_UP
-from charlstm.model import language_model
-from charlstm.model.language_model import Params
-from charlstm.model.recurrence import Carry
+from charlstm.model import parameters
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.network import Network, next_symbol_nats
+from charlstm.model.parameters import Params
+from charlstm.model.stack import Carry
 
 CHUNK = 64  # segments in one jitted call
 # Gradients of so many segments, in so many stretches from all over the training text, give r.
@@ -39,7 +40,7 @@ RMS_SEGMENTS, RMS_STRETCHES = 2048, 16
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the parameters follow the text; symbols as above.
+    """The rule by which parameters follow the text; symbols as above.
 
     The defaults were within 0.001 of the best of eleven on 40,000 bytes of Shakespeare's validation
     split under the quickstart: from 2.107 to 1.956 bits per byte; sgd's, of three, to 1.976.
@@ -67,7 +68,7 @@ DEFAULTS = {"rms": Rule(), "sgd": Rule(kind="sgd", learning_rate=0.1)}
 
 
 class _Scales(NamedTuple):
-    """What each parameter's step is made of."""
+    """The factors of each parameter's step."""
 
     trained: Params  # θ₀
     rate: Params  # η / (r + ε r̄); for sgd η
@@ -78,29 +79,22 @@ class DynamicEvaluator:
     """Scores texts while learning from them, on one device.
 
     Args:
-      params: the trained parameters, float32; left as they are.
-      rule: how they follow the text.
-      alphabet: of the model.
+      model: the trained model, on one device; left as it is.
+      rule: how its parameters follow the text.
       training: uint8 [N], the text that the model was trained on; only rms reads it.
-      recurrence_name: as in `language_model.apply`.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        rule: Rule,
-        alphabet: Alphabet,
-        training: np.ndarray | None,
-        recurrence_name: str = "scan",
-    ):
-        self._rule, self._alphabet = rule, alphabet
-        self._zero_carry = jax.jit(functools.partial(language_model.zero_carry, num_streams=1))
-        how: dict[str, Any] = {"recurrence_name": recurrence_name}
-        self._read = jax.jit(functools.partial(language_model.apply, **how))
+    def __init__(self, model: LanguageModel, rule: Rule, training: np.ndarray | None):
+        self._rule, self._alphabet = rule, model.alphabet
+        self._zero_carry = jax.jit(functools.partial(parameters.zero_carry, num_streams=1))
+        network, params = model.network.in_dtype(jnp.float32), model.params
+        self._read = jax.jit(network.apply)
         self._learn = jax.jit(
-            functools.partial(_learn, **how), static_argnames="temperatures", donate_argnums=(0, 1)
+            functools.partial(_learn, network),
+            static_argnames="temperatures",
+            donate_argnums=(0, 1),
         )
-        self._squares = jax.jit(functools.partial(_add_squares, **how), donate_argnums=(1, 2))
+        self._squares = jax.jit(functools.partial(_add_squares, network), donate_argnums=(1, 2))
         if rule.kind == "sgd":
             rate = jax.tree.map(lambda _: jnp.float32(rule.learning_rate), params)
             pull = jax.tree.map(lambda _: jnp.float32(rule.decay), params)
@@ -111,7 +105,7 @@ class DynamicEvaluator:
         self._scales = _Scales(params, rate, pull)
 
     def rms(self, params: Params, training: np.ndarray) -> Params:
-        """r, the root of the mean square of each parameter's gradient, over segments of a text."""
+        """Returns r, the root of the mean square of each parameter's gradient, over a text."""
         n = self._rule.segment
         stretches = min(RMS_STRETCHES, max(1, len(training) // (4 * n)))
         length = min(RMS_SEGMENTS // stretches * n, len(training) // stretches)
@@ -178,7 +172,7 @@ class DynamicEvaluator:
         return [Evaluation(count, float(total) / count, correct / count) for total in nats]
 
     def _segments(self, data: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Segments uint8 [S, n+1], each with the byte before it, and what is scored, bool [S, n].
+        """Cuts segments uint8 [S, n+1], with the byte before each; and what is scored, bool [S, n].
 
         S is a multiple of `CHUNK`; segments beyond the text have nothing to score.
         """
@@ -191,7 +185,7 @@ class DynamicEvaluator:
         return windows, (np.arange(padded) < stop - start).reshape(-1, n)
 
     def _symbols(self, data: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Symbols of `data[start:stop]`, uint8; at place -1 is a line break."""
+        """Returns the symbols of `data[start:stop]`, uint8; at place -1 is a line break."""
         text = data[max(start, 0) : stop]
         if start < 0:
             text = np.concatenate([np.frombuffer(BYTES_BEFORE_TEXT, np.uint8), text])
@@ -199,7 +193,7 @@ class DynamicEvaluator:
 
 
 def _by_rms(rms: Params, rule: Rule) -> tuple[Params, Params]:
-    """The factors of gradient and pull of each parameter; see the module's docstring."""
+    """Returns the factors of gradient and pull of each parameter; see the module's docstring."""
     leaves = jax.tree.leaves(rms)
     total, count = sum(jnp.sum(r) for r in leaves), sum(jnp.sum(r > 0) for r in leaves)
     mean = total / jnp.maximum(count, 1)
@@ -209,31 +203,29 @@ def _by_rms(rms: Params, rule: Rule) -> tuple[Params, Params]:
 
 
 def _part(windows: np.ndarray, scored: np.ndarray, begin: int) -> tuple[np.ndarray, np.ndarray]:
-    """A chunk of segments as the device takes it: [K, n+1, 1] and [K, n, 1]."""
+    """Returns a chunk of segments as the device takes it: [K, n+1, 1] and [K, n, 1]."""
     chunk = slice(begin, begin + CHUNK)
     return windows[chunk, :, None], scored[chunk, :, None]
 
 
 def _progress(count: int, what: str) -> Any:
-    """The first segment of each chunk, with a bar for people."""
+    """Iterates over the first segment of each chunk, with a progress bar."""
     return tqdm(range(0, count, CHUNK), what, unit="chunk", leave=False, disable=None)
 
 
 class _Segment(NamedTuple):
-    """What a segment gives beside its loss."""
+    """The results of a segment beside its loss."""
 
     carry: Carry
     logits: jax.Array  # [n, 1, V]
 
 
 def _loss(
-    params: Params, carry: Carry, window: jax.Array, scored: jax.Array, recurrence_name: str
+    params: Params, network: Network, carry: Carry, window: jax.Array, scored: jax.Array
 ) -> tuple[jax.Array, _Segment]:
-    """The mean nats of the scored bytes of a segment [n+1, 1]; 0 if there are none."""
-    logits, carry = language_model.apply(
-        params, carry, window[:-1], recurrence_name=recurrence_name
-    )
-    nats, _ = language_model.next_symbol_nats(logits, window[1:])
+    """Returns the mean nats of the scored bytes of a segment [n+1, 1]; 0 if there are none."""
+    logits, carry = network.apply(params, carry, window[:-1])
+    nats, _ = next_symbol_nats(logits, window[1:])
     mean = jnp.sum(nats, where=scored) / jnp.maximum(jnp.sum(scored), 1)
     return mean, _Segment(carry, logits)
 
@@ -242,25 +234,25 @@ _gradient = jax.grad(_loss, has_aux=True)
 
 
 def _add_squares(
+    network: Network,
     params: Params,
     carry: Carry,
     squares: Params,
     windows: jax.Array,
     scored: jax.Array,
-    *,
-    recurrence_name: str,
 ) -> tuple[Carry, Params]:
-    """The carry after segments [K, n+1, 1], and their squared gradients added to `squares`."""
+    """Returns the carry after segments [K, n+1, 1], and `squares` plus their squared gradients."""
 
     def body(loop: tuple[Carry, Params], segment: tuple[jax.Array, jax.Array]) -> Any:
         carry, squares = loop
-        gradient, found = _gradient(params, carry, *segment, recurrence_name)
+        gradient, found = _gradient(params, network, carry, *segment)
         return (found.carry, jax.tree.map(lambda s, g: s + g**2, squares, gradient)), None
 
     return jax.lax.scan(body, (carry, squares), (windows, scored))[0]
 
 
 def _learn(
+    network: Network,
     params: Params,
     carry: Carry,
     scales: _Scales,
@@ -268,7 +260,6 @@ def _learn(
     scored: jax.Array,
     *,
     temperatures: tuple[float, ...],
-    recurrence_name: str,
 ) -> tuple[Params, Carry, tuple[jax.Array, jax.Array]]:
     """Scores and learns from segments [K, n+1, 1], one after the other.
 
@@ -279,11 +270,11 @@ def _learn(
     def body(loop: tuple[Params, Carry], segment: tuple[jax.Array, jax.Array]) -> Any:
         params, carry = loop
         window, scored = segment
-        gradient, found = _gradient(params, carry, window, scored, recurrence_name)
+        gradient, found = _gradient(params, network, carry, window, scored)
         sums = []
         for temperature in temperatures:
             scaled = found.logits if temperature == 1 else found.logits * (1 / temperature)
-            nats, correct = language_model.next_symbol_nats(scaled, window[1:])
+            nats, correct = next_symbol_nats(scaled, window[1:])
             sums.append(jnp.sum(nats, where=scored))
         params = jax.tree.map(
             lambda p, g, trained, rate, pull: p - rate * g + pull * (trained - p),

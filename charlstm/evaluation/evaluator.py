@@ -1,4 +1,4 @@
-"""Bits per byte of a text: the whole of it, the state carried or not as in training, on the device.
+"""Scores a text in bits per byte: all of it, the state carried or not as in training.
 
 The text is cut into rows that run side by side. Where the state is carried, each row first reads
 the bytes before it, unscored, so that it starts with a state as good as the true one; the first row
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm import distributed
-from charlstm.data.corpus import Alphabet
 from charlstm.data.mapped import release
 from charlstm.data.streams import resident_bytes
 from charlstm.evaluation.rows import WARM_UP, Rows
-from charlstm.model import language_model
-from charlstm.model.language_model import Params
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.network import next_symbol_nats
+from charlstm.model.stack import Carry
+from charlstm.runtime import distributed
 
 CHUNK = 16  # windows in one jitted call
 CHUNKS_AHEAD = 2  # of the device
@@ -30,12 +30,10 @@ BYTES_BEFORE_TEXT = b"\n"
 # Texts up to this size stay on the device from one evaluation to the next.
 RESIDENT_BYTES = 2**26
 
-Gather = Callable[[Params], Params]
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How well a text was predicted."""
+    """The score of a text under a model."""
 
     num_bytes: int
     nats: float  # mean negative log-likelihood of a byte
@@ -48,16 +46,13 @@ class Evaluation:
 
 
 class Evaluator:
-    """Scores `data[start:stop]` under the parameters it is called with.
+    """Scores `data[start:stop]` under models of one alphabet and one `reset_every`.
 
     Args:
+      model: one of the models, read for both.
       data: uint8 [N], the corpus that the text is part of.
       start, stop: the bounds of the text; stop > start.
-      alphabet: of the model.
       mesh: the devices; rows are split over them.
-      compute_dtype, recurrence_name: as in `language_model.apply`.
-      gather: makes the parameters whole for computing, where they are shared out over devices.
-      reset_every: the state is zero before every so many bytes of the text; 0: it is carried on.
       warm_up: bytes that each row reads first, unscored; of no use where the state is reset.
 
     Raises:
@@ -66,75 +61,68 @@ class Evaluator:
 
     def __init__(
         self,
+        model: LanguageModel,
         data: np.ndarray,
         start: int,
         stop: int,
-        alphabet: Alphabet,
         mesh: jax.sharding.Mesh,
         *,
-        compute_dtype: Any,
-        recurrence_name: str,
-        gather: Gather | None = None,
-        reset_every: int = 0,
         warm_up: int = WARM_UP,
     ):
-        alphabet.encode(data[start:stop])  # raises for a byte that the model does not know
-        self._data, self._alphabet, self._mesh = data, alphabet, mesh
+        model.alphabet.encode(data[start:stop])  # raises for a byte that the model does not know
+        self._data, self._alphabet, self._mesh = data, model.alphabet, mesh
         self.num_bytes = stop - start
         split = mesh.shape[distributed.DATA_AXIS]
-        if reset_every:
-            self._rows = Rows.fresh(start, stop, split, reset_every)
+        if model.reset_every:
+            self._rows = Rows.fresh(start, stop, split, model.reset_every)
         else:
             self._rows = Rows.carried(start, stop, split, warm_up)
         self._resident: list[tuple[jax.Array, jax.Array]] = []
-        zero_carry = functools.partial(
-            language_model.zero_carry, num_streams=self._rows.count, axis=distributed.DATA_AXIS
-        )
-        self._zero_carry = jax.jit(zero_carry)
-        self._score = jax.jit(
-            functools.partial(
-                _score_chunk,
-                compute_dtype=compute_dtype,
-                recurrence_name=recurrence_name,
-                gather=gather,
-                fresh=zero_carry if self._rows.is_fresh else None,
-            ),
-            static_argnames="temperatures",
-            donate_argnums=1,
-        )
 
-    def __call__(self, params: Params) -> Evaluation:
-        """Scores the whole text; the parameters are left as they are."""
-        (result,) = self.at_temperatures(params, [1.0])
+    def __call__(self, model: LanguageModel) -> Evaluation:
+        """Scores the whole text; the model is left as it is."""
+        (result,) = self.at_temperatures(model, [1.0])
         return result
 
-    def at_temperatures(self, params: Params, temperatures: Sequence[float]) -> list[Evaluation]:
+    def at_temperatures(
+        self, model: LanguageModel, temperatures: Sequence[float]
+    ) -> list[Evaluation]:
         """Scores the whole text at several temperatures (logits are divided by them), reading once.
 
         Raises:
           ZeroDivisionError: a temperature is 0.
         """
-        found = self._scores(params, lambda: False, tuple(temperatures))
+        found = self._scores(model, lambda: False, tuple(temperatures))
         assert found is not None
         return found
 
-    def unless(self, params: Params, leaving: Callable[[], bool]) -> Evaluation | None:
-        """Scores the whole text; None if `leaving`, asked before each chunk, says so."""
-        found = self._scores(params, leaving, (1.0,))
+    def interruptible(
+        self, model: LanguageModel, should_stop: Callable[[], bool]
+    ) -> Evaluation | None:
+        """Scores the whole text; None if `should_stop`, asked before each chunk, returns True."""
+        found = self._scores(model, should_stop, (1.0,))
         return None if found is None else found[0]
 
     def _scores(
-        self, params: Params, leaving: Callable[[], bool], temperatures: tuple[float, ...]
+        self,
+        model: LanguageModel,
+        should_stop: Callable[[], bool],
+        temperatures: tuple[float, ...],
     ) -> list[Evaluation] | None:
-        carry = self._zero_carry(params)
+        carry = _zero_carry(model, self._rows.count)
         sums: list[tuple[jax.Array, jax.Array]] = []
         for windows, scored in self._chunks():
-            if leaving():
+            if should_stop():
                 return None
-            if len(sums) >= CHUNKS_AHEAD:  # further ahead, the question above would be idle
+            if len(sums) >= CHUNKS_AHEAD:  # further ahead, the question above would come late
                 jax.block_until_ready(sums[-CHUNKS_AHEAD])
-            carry, chunk_sums = self._score(
-                params, carry, windows, scored, temperatures=temperatures
+            carry, chunk_sums = _score_chunk(
+                model,
+                carry,
+                windows,
+                scored,
+                is_fresh=self._rows.is_fresh,
+                temperatures=temperatures,
             )
             sums.append(chunk_sums)
         nats, correct = np.zeros(len(temperatures)), 0.0
@@ -145,7 +133,7 @@ class Evaluator:
         return [Evaluation(count, float(total) / count, correct / count) for total in nats]
 
     def _chunks(self) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Windows uint8 [K, T+1, R] and which of their targets count, bool [K, T, R]."""
+        """Yields windows uint8 [K, T+1, R] and which of their targets count, bool [K, T, R]."""
         if self._resident:
             yield from self._resident
             return
@@ -168,7 +156,7 @@ class Evaluator:
         self._resident = kept
 
     def _symbols(self, every_place: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
-        """The symbols of one process's share of the rows."""
+        """Returns the symbols of one process's share of the rows."""
         places = every_place[index]
         text = self._data[np.clip(places, 0, len(self._data) - 1)]
         release(self._data)
@@ -176,36 +164,39 @@ class Evaluator:
         return self._alphabet.encode_table[text]
 
 
+@functools.partial(jax.jit, static_argnames="count")
+def _zero_carry(model: LanguageModel, count: int) -> Carry:
+    return model.zero_carry(count, distributed.DATA_AXIS)
+
+
+@functools.partial(jax.jit, static_argnames=("is_fresh", "temperatures"), donate_argnames="carry")
 def _score_chunk(
-    params: Params,
-    carry: Any,
+    model: LanguageModel,
+    carry: Carry,
     windows: jax.Array,
     scored: jax.Array,
     *,
-    compute_dtype: Any,
-    recurrence_name: str,
-    gather: Gather | None,
-    fresh: Callable[[Params], Any] | None,
+    is_fresh: bool,
     temperatures: tuple[float, ...],
-) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-    """Carry after the chunk; sums of nats [K, temperatures] and of right guesses [K], float32."""
-    params = params if gather is None else gather(params)
+) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
+    """Scores windows [K, T+1, R].
 
-    def body(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> Any:
+    Returns:
+      The carry after them; sums of nats [K, temperatures] and of right guesses [K], float32.
+    """
+
+    def body(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> Any:
         window, scored = inputs
-        logits, after = language_model.apply(
-            params,
-            carry if fresh is None else fresh(params),
-            window[:-1],
-            compute_dtype=compute_dtype,
-            recurrence_name=recurrence_name,
-        )
+        before = carry
+        if is_fresh:
+            before = model.zero_carry(window.shape[1], distributed.DATA_AXIS)
+        logits, after = model.apply(before, window[:-1])
         sums = []
         for temperature in temperatures:
             scaled = logits if temperature == 1 else logits * (1 / temperature)
-            nats, correct = language_model.next_symbol_nats(scaled, window[1:])
+            nats, correct = next_symbol_nats(scaled, window[1:])
             sums.append(jnp.sum(nats, where=scored))
-        carry = after if fresh is None else carry
+        carry = carry if is_fresh else after
         return carry, (jnp.stack(sums), jnp.sum(correct, where=scored))
 
     carry, sums = jax.lax.scan(body, carry, (windows, scored))

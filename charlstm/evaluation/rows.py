@@ -1,4 +1,4 @@
-"""How a text is cut into rows that are scored side by side, window after window."""
+"""Cuts a text into rows that are scored side by side, window after window."""
 
 import dataclasses
 import math
@@ -66,7 +66,7 @@ class Rows:
 
     @property
     def num_windows(self) -> int:
-        """How many windows the longest row has."""
+        """The number of windows of the longest row."""
         return math.ceil(int(np.max(self.last - self.read_from)) / self.window_length)
 
     def windows(self, begin: int, count: int) -> tuple[np.ndarray, np.ndarray]:

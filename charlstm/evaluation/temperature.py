@@ -20,7 +20,7 @@ FIT = "fit"
 
 
 def parse(text: str) -> float | None:
-    """A temperature as users write it; None for `fit`.
+    """Reads a temperature as users write it; returns None for `fit`.
 
     Raises:
       UserError: it is neither `fit` nor a number above 0.
@@ -37,7 +37,7 @@ def parse(text: str) -> float | None:
 
 
 def best_on_grid(nats: Sequence[float]) -> float:
-    """The best temperature, given the mean nats at each of `GRID`; rounded to 4 digits."""
+    """Returns the best temperature, given the mean nats at each of `GRID`; rounded to 4 digits."""
     lowest = int(np.argmin(nats))
     if lowest in (0, len(GRID) - 1):
         return GRID[lowest]
@@ -69,7 +69,7 @@ class Tempered:
     on_valid: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Returns plain JSON values."""
         found: dict[str, Any] = {
             "bits_per_byte": self.score.bits_per_byte,
             "nats": self.score.nats,

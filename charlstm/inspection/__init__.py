@@ -1,1 +1,1 @@
-"""What the cells of a trained model do while it reads a text."""
+"""Records and scores the activations of a model's cells on a text."""

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
+from charlstm.checkpoint.reading import FOLDER, read_model, resolve
 from charlstm.data.corpus import load_corpus
 from charlstm.errors import UserError
 from charlstm.inspection import page, properties, recording, scoring
+from charlstm.model.language_model import LanguageModel
 from charlstm.pages import html
-from charlstm.training import checkpoint
-from charlstm.training.program import dtype_of, one_device
 
 
 def inspect(
@@ -36,10 +38,10 @@ def inspect(
     Raises:
       UserError: bad input.
     """
-    folder = checkpoint.resolve(checkpoint_path)
-    metadata = checkpoint.read_metadata(folder)
-    config = metadata.config
-    data = config.data
+    folder = resolve(checkpoint_path)
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    model, metadata = read_model(LanguageModel, folder, one_device)
+    data = metadata.config.data
     if not data.carry_state:
         raise UserError(
             f"{folder} was trained with data.carry_state=false: its cells forget everything every "
@@ -52,13 +54,9 @@ def inspect(
     start, stop = source.bounds_of("all" if corpus is not None else "valid")
     text = source.data[start : min(stop, start + max_bytes)]
     wanted = properties.properties_of(text, patterns)  # raises for a bad pattern, before long work
-    metadata.alphabet.encode(text)
-
-    params = checkpoint.read_params(folder, metadata, one_device())
-    model = config.model
-    recorded = recording.record(params, text, metadata.alphabet, dtype_of(model), model.connections)
+    recorded = recording.record(model, text)
     scores = scoring.score(recorded.cells, wanted)
-    run = folder.parent.parent if folder.parent.name == checkpoint.FOLDER else folder
+    run = folder.parent.parent if folder.parent.name == FOLDER else folder
     subject = page.Subject(
         name=run.name,
         checkpoint=str(folder),
@@ -69,7 +67,7 @@ def inspect(
         versions=metadata.versions,
     )
     html.write(output, page.render(subject, text, recorded, scores, window_start - start))
-    return [_line(found, config.model.hidden_size) for found in scores]
+    return [_line(found, model.shape[1]) for found in scores]
 
 
 def _line(found: scoring.Scores, cells_per_layer: int) -> str:

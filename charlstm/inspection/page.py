@@ -1,7 +1,8 @@
-"""The inspection as one page: the text, what was found in it, and what fits of the cells.
+"""Renders an inspection as one page: the text, the scores, and as many cell states as fit.
 
-All cells of a whole text would be a hundred times the text. The page holds the whole text of the
-best cells of every property, and all cells of one window of the text.
+The states of all cells on a whole text would be a hundred times as large as the text. So the page
+has the states of the best cells of every property on the whole text, and of all cells on one window
+of it.
 """
 
 import dataclasses
@@ -18,33 +19,33 @@ from charlstm.inspection.scoring import LEAST_BYTES, NUM_BLOCKS, Scores
 from charlstm.pages import charts, html
 
 SCRIPTS = ("bytes.js", "text_view.js", "finder.js", "inspect.js")
-# What the page holds of cells is about so many bytes, before compression: all cells of a window,
-# and the best cells of the whole text.
+# The approximate size in bytes of the cell states on the page, before compression: of all cells on
+# a window, and of the best cells on the whole text.
 WINDOW_CELL_BYTES = 2**22
 TRACED_CELL_BYTES = 12 * 2**20
 BEST_OF_A_PROPERTY = 3
-# What is rounded away compresses well, and nobody sees it.
+# Rounded states compress well, and look the same.
 CELL_STEP = 4  # of 127
 PROBABILITY_STEPS = 63
 SURPRISE_STEP = 2  # of `SURPRISE_STEPS_PER_BIT`
-MOST_POINTS = 512  # of a layer, in the chart of saturation
+MOST_POINTS = 512  # of a layer in the saturation chart
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What was inspected, in words."""
+    """Describes what was inspected."""
 
-    name: str  # of the run or checkpoint
+    name: str  # the name of the run or checkpoint
     checkpoint: str
     step: int
     corpus: str
-    corpus_bytes: int  # of the whole corpus
-    first_byte: int  # where the inspected text starts in it
+    corpus_bytes: int  # the size of the whole corpus
+    first_byte: int  # where the inspected text starts in the corpus
     versions: dict[str, str]
 
 
 def window_of(num_bytes: int, num_cells: int, start: int) -> tuple[int, int]:
-    """The window of the text of which a page holds all cells, from `start` on if that fits."""
+    """Returns the window for which a page has all cells; it starts at `start` if possible."""
     size = min(num_bytes, max(1024, WINDOW_CELL_BYTES // num_cells))
     start = max(0, min(start, num_bytes - size))
     return start, start + size
@@ -57,14 +58,14 @@ def render(
     scores: list[Scores],
     window_start: int = 0,
 ) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
       subject: what was inspected.
       text: uint8 [N].
-      recording: of that text.
-      scores: of the recording's cells.
-      window_start: where the window with all cells had best start.
+      recording: the recording of that text.
+      scores: the scores of the recording's cells, one item for each property.
+      window_start: where the window with all cells starts, if possible.
     """
     num_layers, _, _, cells_per_layer = recording.saturation.shape
     num_cells = len(recording.cells)
@@ -124,12 +125,12 @@ def render(
 
 
 def cell_name(cell: int, cells_per_layer: int) -> str:
-    """`LAYER:CELL` of a cell of the whole stack, both counted from 0."""
+    """Returns `LAYER:CELL`, both counted from 0, for the index of a cell in the whole stack."""
     return f"{cell // cells_per_layer}:{cell % cells_per_layer}"
 
 
 def _traced(scores: list[Scores], num_bytes: int, window: tuple[int, int]) -> list[int]:
-    """The cells that the page holds for the whole text: the best of each property by turns."""
+    """Chooses the cells that the page has for the whole text, from each property by turns."""
     if window == (0, num_bytes):
         return []
     room = max(1, TRACED_CELL_BYTES // num_bytes)
@@ -144,7 +145,7 @@ def _rounded(cells: np.ndarray) -> np.ndarray:
 
 
 def _packed_scores(scores: list[Scores]) -> np.ndarray:
-    """int16 [P, C, 2]: AUC in the choosing half, negative if the cell falls, and held out."""
+    """Packs AUCs as int16 [P, C, 2]; in the choosing half, negative for cells that fall."""
     packed = np.zeros((len(scores), len(scores[0].rises), 2), np.int16)
     for index, found in enumerate(scores):
         if found.is_scored:

@@ -1,4 +1,4 @@
-"""What a cell may be found to follow: properties that hold, or do not, at each byte of a text."""
+"""Computes properties that a cell may follow; each holds, or does not, at each byte of a text."""
 
 import dataclasses
 import re
@@ -8,11 +8,11 @@ import numpy as np
 
 from charlstm.errors import UserError
 
-# An opening bracket or quote without its counterpart so many bytes on opens nothing.
+# An opening bracket or quote is ignored if it is not closed within this many bytes.
 LONGEST_BRACKETS = 2000
 LONGEST_QUOTE = 2000
 
-# A line that is a name in capitals (`ROMEO`, `KING LEAR:`), or begins with a name and a colon.
+# A line that is a name in capitals (`ROMEO`, `KING LEAR:`), or starts with a name and a colon.
 SPEAKER = re.compile(
     rb"^(?:[A-Z][A-Z' .,&-]{0,38}[A-Z.](?=:?\r?$)|[A-Z][A-Za-z0-9_' .&-]{0,39}(?=:\s))",
     re.MULTILINE,
@@ -21,13 +21,13 @@ SPEAKER = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Property:
-    """A property of the N bytes of a text.
+    """Holds a property of the N bytes of a text.
 
     Attributes:
-      name: for people.
-      meaning: what exactly holds, in words.
-      holds: bool [N].
-      among: bool [N], the bytes that are compared; of the others nothing is asked.
+      name: the name on the page.
+      meaning: where exactly the property holds, in words.
+      holds: bool [N], True where the property holds.
+      among: bool [N], True for the bytes that are compared; the others are ignored.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Property:
 
 
 def properties_of(text: np.ndarray, patterns: Sequence[str] = ()) -> list[Property]:
-    """The properties that cells are searched for, and one for each of the user's patterns.
+    """Returns the properties to score cells for, and one for each of the user's patterns.
 
     Args:
       text: uint8 [N].
       patterns: regular expressions, see `matches`.
 
     Raises:
-      UserError: a pattern is no regular expression.
+      UserError: a pattern is not a regular expression.
     """
     data = text.tobytes()
     everywhere = np.ones(len(text), bool)
@@ -71,20 +71,25 @@ def properties_of(text: np.ndarray, patterns: Sequence[str] = ()) -> list[Proper
         ),
         Property(
             "late in the line",
-            f"more than {column} bytes behind the last line break, as half of the bytes are",
+            f"more than {column} bytes after the last line break, the median of the text",
             late,
             everywhere,
         ),
         Property(
             "speaker name",
-            "in a line that is a name in capitals, or in a name and its colon at a line's start",
+            "a line that is a name in capitals, or a name at the start of a line, before a colon",
             _spans(len(data), (match.span() for match in SPEAKER.finditer(data))),
             everywhere,
         ),
-        Property("upper case", "A to Z, among letters", letters & (text <= ord("Z")), letters),
+        Property(
+            "upper case",
+            "A to Z, compared with other letters",
+            letters & (text <= ord("Z")),
+            letters,
+        ),
         Property(
             "end of word",
-            "the next byte is no letter, among letters",
+            "a letter before a byte that is not a letter, compared with other letters",
             letters & ~np.append(letters[1:], False),
             letters,
         ),
@@ -96,9 +101,9 @@ def properties_of(text: np.ndarray, patterns: Sequence[str] = ()) -> list[Proper
 
 
 def inside_quotes(data: bytes) -> np.ndarray:
-    """Where a quotation is open: bool [N].
+    """Returns where a quotation is open: bool [N].
 
-    A straight quote opens and closes by turns, and every blank line closes; “ is closed by ”.
+    Straight quotes open and close alternately, and a blank line closes too; “ is closed by ”.
     """
     spans = []
     opened: int | None = None
@@ -116,16 +121,16 @@ def inside_quotes(data: bytes) -> np.ndarray:
 
 
 def inside_brackets(data: bytes, opening: bytes, closing: bytes, longest: int) -> np.ndarray:
-    """Where one of these brackets is open and closed again at most `longest` bytes on: bool [N]."""
+    """Returns where a bracket is open that closes within `longest` bytes: bool [N]."""
     spans = []
     counterparts = dict(zip(closing, opening, strict=True))
-    waiting: list[int] = []  # places of open brackets
+    waiting: list[int] = []  # positions of open brackets
     for match in re.finditer(b"[" + re.escape(opening + closing) + b"]", data):
         place, bracket = match.start(), data[match.start()]
         if bracket not in counterparts:
             waiting.append(place)
             continue
-        # The nearest counterpart; brackets opened behind it were never closed.
+        # The nearest counterpart; brackets opened after it were never closed.
         depth = len(waiting) - 1
         while depth >= 0 and place - waiting[depth] <= longest:
             if data[waiting[depth]] == counterparts[bracket]:
@@ -137,7 +142,7 @@ def inside_brackets(data: bytes, opening: bytes, closing: bytes, longest: int) -
 
 
 def late_in_line(text: np.ndarray) -> tuple[np.ndarray, int]:
-    """Which bytes are beyond the median column, bool [N], and that column."""
+    """Returns which bytes are beyond the median column, bool [N], and that column."""
     places = np.arange(len(text))
     breaks = np.where(text == ord("\n"), places, -1)
     columns = places - np.maximum.accumulate(breaks)
@@ -146,26 +151,27 @@ def late_in_line(text: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def matches(data: bytes, pattern: str) -> np.ndarray:
-    """Which bytes are in a match of a regular expression, or in its first group: bool [N].
+    """Returns which bytes are in a match of a regular expression: bool [N].
 
-    `^` and `$` stand for the ends of lines.
+    If the expression has groups, the first group counts instead of the match. `^` and `$` match at
+    the start and end of every line.
 
     Raises:
-      UserError: it is no regular expression.
+      UserError: the pattern is not a regular expression.
     """
     try:
         compiled = re.compile(pattern.encode(errors="surrogateescape"), re.MULTILINE)
     except re.error as error:
         raise UserError(
             f"--regex={pattern!r} is no regular expression ({error}): see Python's re, and put a "
-            "backslash before a sign that stands for itself"
+            "backslash before a character that stands for itself"
         ) from error
     group = 1 if compiled.groups else 0
     return _spans(len(data), (match.span(group) for match in compiled.finditer(data)))
 
 
 def _spans(num_bytes: int, spans: Iterable[tuple[int, int]]) -> np.ndarray:
-    """True from each start to before each stop: bool [N]; spans may be nested."""
+    """Returns True from each start up to each stop: bool [N]; spans may be nested."""
     ends = np.array(list(_forward(spans)), np.int64).reshape(-1, 2)
     depth = np.bincount(ends[:, 0], minlength=num_bytes + 1)
     depth -= np.bincount(ends[:, 1], minlength=num_bytes + 1)
@@ -173,7 +179,7 @@ def _spans(num_bytes: int, spans: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def _forward(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    return (span for span in spans if span[0] >= 0)  # -1: a group that matched nothing
+    return (span for span in spans if span[0] >= 0)  # -1: the group matched nothing
 
 
 def _is_in(text: np.ndarray, *ranges: tuple[bytes, bytes]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A model reading a text, everything it does written down: cells, gates, predictions, surprise.
+"""Records what a model does as it reads a text: cells, gates, predictions, surprise.
 
 The text is cut into rows that are read side by side. Each row first reads the bytes before it,
 unrecorded, so that its cells are in a state as good as the true one; before the text's first byte
@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-from charlstm.model import language_model
-from charlstm.model.language_model import Params
-from charlstm.model.recurrence import Carry, gates
-from charlstm.model.recurrence.layer_norm import Norms, cell, normalise, preactivations
+from charlstm.model.cell import Layer
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.network import Network, next_symbol_nats
+from charlstm.model.parameters import layers_of
+from charlstm.model.stack import Carry, State, restack, unstack, walk
 
 WINDOW_LENGTH = 256
 WARM_UP = 4 * WINDOW_LENGTH  # bytes that each row reads before its own
@@ -44,7 +44,7 @@ LEFT_SATURATED, RIGHT_SATURATED = 0.1, 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """What a model did at each of the N bytes of a text.
+    """The record of a model that read a text of N bytes.
 
     Attributes:
       cells: int8 [L·H, N], squashed cell states after each byte; layer l has rows l·H … l·H+H-1.
@@ -75,44 +75,32 @@ class _Window(NamedTuple):
 
 
 def squash(c: Any) -> Any:
-    """Cell states float32 of any shape as int8; `unsquash` is the inverse, but for rounding."""
+    """Returns cell states, float32, as int8; `unsquash` is the inverse but for rounding."""
     x = jnp.round(127 * c / (1 + jnp.abs(c)))
     return jnp.clip(x, -LARGEST_SQUASHED, LARGEST_SQUASHED).astype(jnp.int8)
 
 
 def unsquash(q: np.ndarray) -> np.ndarray:
-    """Cell states, float32, of squashed ones."""
+    """Returns the cell states, float32, of squashed ones."""
     x = np.asarray(q, np.float32) / 127
     return x / (1 - np.abs(x))
 
 
-def record(
-    params: Params,
-    text: np.ndarray,
-    alphabet: Alphabet,
-    compute_dtype: Any,
-    connections: str = "plain",
-) -> Recording:
+def record(model: LanguageModel, text: np.ndarray) -> Recording:
     """Reads a text.
 
     Args:
-      params: the model's parameters, float32.
+      model: on one device.
       text: uint8 [N], N ≥ 1.
-      alphabet: of the model.
-      compute_dtype: of the products.
-      connections: past layers, as in `model.connections`.
 
     Raises:
       UserError: the text has a byte outside the alphabet, or the recording finds no room on disk.
     """
+    alphabet = model.alphabet
     alphabet.encode(text)  # raises for a byte that the model does not know
-    num_layers, num_cells = language_model.stack_shape(params)
+    num_layers, num_cells = model.shape
     rows = _Rows(len(text))
-    read = jax.jit(
-        functools.partial(_read, compute_dtype=compute_dtype, connections=connections),
-        donate_argnums=1,
-    )
-    carry = language_model.zero_carry(params, rows.count)
+    carry = model.zero_carry(rows.count)
     cells = _on_disk((num_layers * num_cells, len(text)))
     likeliest = np.zeros((len(text), NUM_LIKELIEST), np.uint8)
     probabilities = np.zeros_like(likeliest)
@@ -126,7 +114,7 @@ def record(
             places < 0, np.uint8(BYTE_BEFORE_TEXT), text[places.clip(0, len(text) - 1)]
         )
         window = alphabet.encode_table[before]
-        carry, found = read(params, carry, window, rows.is_recorded(places[:-1]))
+        carry, found = _read(model, carry, window, rows.is_recorded(places[:-1]))
         found = jax.device_get(found)
         saturated += found.saturated
         for row in range(rows.count):
@@ -150,7 +138,7 @@ def record(
 
 
 class _Rows:
-    """How a text of N bytes is cut into rows."""
+    """The rows that a text of N bytes is cut into."""
 
     def __init__(self, num_bytes: int):
         self.count = min(MAX_ROWS, max(1, num_bytes // BYTES_IN_A_ROW))
@@ -161,60 +149,43 @@ class _Rows:
         self.steps = int(np.max(self._last - self._read_from))
 
     def places(self, begin: int) -> np.ndarray:
-        """The places of steps `begin` … `begin + WINDOW_LENGTH` of every row: int64 [T+1, B]."""
+        """Returns the places of T+1 steps from `begin` on, of every row: int64 [T+1, B]."""
         return begin + np.arange(WINDOW_LENGTH + 1)[:, None] + self._read_from
 
     def is_recorded(self, places: np.ndarray) -> np.ndarray:
-        """Which places are their row's own and no warm-up, nor beyond its end."""
+        """Returns which places are their row's own: neither warm-up nor beyond its end."""
         return (places >= self._first) & (places < self._last)
 
     def part(self, row: int, places: np.ndarray) -> tuple[int, int, slice]:
-        """What of a window a row records: from which place to which, and where in the window."""
+        """Returns what a row records of a window: from which place to which, and where in it."""
         begin, end = int(places[0, row]), int(places[-1, row])
         start = min(max(begin, int(self._first[row])), end)
         stop = max(start, min(end, int(self._last[row])))
         return start, stop, slice(start - begin, stop - begin)
 
 
+@functools.partial(jax.jit, donate_argnames="carry")
 def _read(
-    params: Params,
-    carry: Carry,
-    window: jax.Array,
-    recorded: jax.Array,
-    *,
-    compute_dtype: Any,
-    connections: str,
+    model: LanguageModel, carry: Carry, window: jax.Array, recorded: jax.Array
 ) -> tuple[Carry, _Window]:
     """Reads symbols [T+1, B], of which the last row is only predicted; [T, B] says what counts."""
-    layers = language_model.layers_of(params)
-    normalised = language_model.is_normalised(params)
-    inputs = jnp.take(layers[0]["weight_ih"], window[:-1].astype(jnp.int32), axis=0)
-    total: Any = 0.0
-    h_after, c_after, cells, saturated = [], [], [], []
-    for index, weights in enumerate(layers):
-        if index:
-            inputs = _product(inputs, weights["weight_ih"], compute_dtype)
-        if normalised:
-            inputs = normalise(inputs, weights["gain_ih"])
-        projection = (inputs + weights["bias"]).astype(compute_dtype)
-        norms = Norms.of(weights) if normalised else None
-        (h, c), trace = _layer(
-            projection,
-            weights["weight_hh"],
-            carry["h"][index],
-            carry["c"][index],
-            compute_dtype,
-            norms,
-        )
-        h_after.append(h)
-        c_after.append(c)
-        outputs, states, gate_values = trace
-        total = outputs if connections == "plain" else total + outputs
-        inputs = total if connections == "residual" else outputs
+    network, layers = model.network, layers_of(model.params)
+    cells, saturated = [], []
+
+    def run_layer(index: int, inputs: jax.Array, state: State) -> tuple[jax.Array, State]:
+        layer = layers[index]
+        product = inputs if index == 0 else _product(inputs, layer["weight_ih"], network)
+        share = network.cell.input_share(layer, product, -1).astype(network.compute.dtype)
+        after, (outputs, states, gate_values) = _trace(network, layer, share, state)
         cells.append(squash(states))
         saturated.append(_saturated(gate_values, recorded))
-    logits = _product(total, params["head"]["kernel"], compute_dtype) + params["head"]["bias"]
-    nats, _ = language_model.next_symbol_nats(logits, window[1:])
+        return outputs, after
+
+    rows = jnp.take(layers[0]["weight_ih"], window[:-1].astype(jnp.int32), axis=0)
+    total, after = walk(run_layer, rows, unstack(carry), None, network.connections)
+    head = model.params["head"]
+    logits = _product(total, head["kernel"], network) + head["bias"]
+    nats, _ = next_symbol_nats(logits, window[1:])
     count = min(NUM_LIKELIEST, logits.shape[-1])
     highest, likeliest = jax.lax.top_k(jax.nn.log_softmax(logits), count)
     missing = ((0, 0), (0, 0), (0, NUM_LIKELIEST - count))
@@ -227,63 +198,51 @@ def _read(
         bits=(nats / math.log(2)).T,
         saturated=jnp.stack(saturated),
     )
-    return {"h": jnp.stack(h_after), "c": jnp.stack(c_after)}, found
+    return restack(after), found
 
 
-def _layer(
-    projection: jax.Array,
-    weight_hh: jax.Array,
-    h: jax.Array,
-    c: jax.Array,
-    compute_dtype: Any,
-    norms: Norms | None,
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
-    """One layer over a window, nothing thrown away.
+def _trace(
+    network: Network, layer: Layer, share: jax.Array, state: State
+) -> tuple[State, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Runs one layer over a window and keeps everything.
 
     Args:
-      projection: [T, B, 4H], the input's share of the pre-activations.
-      weight_hh: [H, 4H] float32.
-      h, c: [B, H] float32, the state before the window.
-      compute_dtype: of the products.
-      norms: of a layer that normalises.
+      network: the cell and the dtype of the products.
+      layer: its parameters, float32.
+      share: [T, B, 4H], the input's share of the pre-activations.
+      state: before the window, [B, H] float32.
 
     Returns:
       The state after the window; outputs [T, B, H], cell states [T, B, H], and the input, forget
       and output gates [T, 3, B, H], float32.
     """
-    weight = weight_hh.astype(compute_dtype)
+    cell, own = network.cell, network.cell.step_parameters(layer)
 
-    def step(state: tuple[jax.Array, jax.Array], z: jax.Array) -> Any:
+    def step(state: State, share: jax.Array) -> Any:
         h, c = state
-        z, recurrent = z.astype(jnp.float32), _product(h, weight, compute_dtype)
-        if norms is None:
-            z = z + recurrent
-            h, c, _ = gates.forward(z, c, axis=-1)
-        else:
-            z = preactivations(norms, z, recurrent, axis=-1)
-            h, c = cell(norms, z, c, axis=-1)
-        i, f, _, o = gates.activations(z, axis=-1)
+        at = share.astype(jnp.float32), _product(h, layer["weight_hh"], network)
+        i, f, _, o = cell.activations(own, *at, -1)
+        h, c, _ = cell.forward(own, *at, c, -1, jnp.float32)
         return (h, c), (h, c, jnp.stack([i, f, o]))
 
-    return jax.lax.scan(step, (h, c), projection)
+    return jax.lax.scan(step, state, share)
 
 
-def _product(inputs: jax.Array, weight: jax.Array, compute_dtype: Any) -> jax.Array:
+def _product(inputs: jax.Array, weight: jax.Array, network: Network) -> jax.Array:
+    dtype = network.compute.dtype
     return jnp.matmul(
-        inputs.astype(compute_dtype),
-        weight.astype(compute_dtype),
-        preferred_element_type=jnp.float32,
+        inputs.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
     )
 
 
 def _saturated(gate_values: jax.Array, recorded: jax.Array) -> jax.Array:
-    """At how many recorded places [T, B] the gates [T, 3, B, H] are saturated: [3, 2, H]."""
+    """Counts at how many recorded places [T, B] the gates [T, 3, B, H] are saturated: [3, 2, H]."""
     sides = jnp.stack([gate_values < LEFT_SATURATED, gate_values > RIGHT_SATURATED], axis=2)
     return jnp.sum(sides & recorded[:, None, None, :, None], axis=(0, 3), dtype=jnp.float32)
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:
-    """An int8 array in a nameless file: memory serves it while there is some."""
+    """Returns an int8 array in a nameless file: memory serves it while there is some."""
     try:
         with tempfile.TemporaryFile(prefix="charlstm-") as file:
             if hasattr(os, "posix_fallocate"):  # takes the room now: a full disk is told at once

@@ -1,11 +1,11 @@
-"""How well each cell tells where a property holds: the area under its ROC curve (AUC).
+"""Scores how well each cell predicts where a property holds, by the area under the ROC curve (AUC).
 
-The AUC is the chance that the cell is higher at a byte where the property holds than at one where
-it does not, equal values counting half (Mann & Whitney 1947): 1/2 is guessing. A cell that is lower
-where the property holds tells as much, so its AUC is taken from 1.
+The AUC is the probability that the cell is higher at a byte where the property holds than at one
+where it does not; equal values count half (Mann & Whitney 1947). 1/2 is guessing. A cell that is
+lower where the property holds predicts it as well, so 1 minus its AUC counts.
 
-The best of hundreds of cells looks good by luck, so the text is cut into blocks: the even ones
-choose the cell and its direction, the odd ones give its score.
+The best of hundreds of cells looks good by chance. So the text is cut into blocks: the even blocks
+choose the cell and its direction, and the odd blocks give its score.
 """
 
 import dataclasses
@@ -16,19 +16,20 @@ from tqdm import tqdm
 from charlstm.inspection.properties import Property
 
 NUM_BLOCKS = 32
-# In each half a property must hold, and not hold, at so many bytes to be scored.
+# To be scored, a property must hold, and not hold, at this many bytes in each half.
 LEAST_BYTES = 20
-_LEVELS = 256  # of a squashed cell
+_LEVELS = 256  # different values of a squashed cell state
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How well cells tell a property; C cells.
+    """Holds the scores of C cells for a property.
 
     Attributes:
-      property: which one.
-      is_scored: whether it holds, and does not hold, often enough; else the arrays are NaN.
-      rises: bool [C], whether the cell is higher where the property holds, in the choosing half.
+      property: the property.
+      is_scored: False if the property holds, or does not hold, at too few bytes; then the arrays
+        are NaN.
+      rises: bool [C], True if the cell is higher where the property holds, in the choosing half.
       chosen_by: float32 [C], the AUC in the choosing half, at least 1/2.
       held_out: float32 [C], the AUC in the other half, in the direction of the choosing half.
     """
@@ -40,14 +41,14 @@ class Scores:
     held_out: np.ndarray
 
     def best(self, count: int) -> list[int]:
-        """The cells that the choosing half puts first; none if the property was not scored."""
+        """Returns the best cells by the choosing half; none if the property was not scored."""
         if not self.is_scored:
             return []
         return np.argsort(-self.chosen_by, kind="stable")[:count].tolist()
 
 
 def is_held_out(num_bytes: int) -> np.ndarray:
-    """Which bytes are in the half that gives the score: bool [N]."""
+    """Returns which bytes are in the half that gives the score: bool [N]."""
     block = np.arange(num_bytes) * NUM_BLOCKS // max(1, num_bytes)
     return block % 2 == 1
 
@@ -56,13 +57,13 @@ def score(cells: np.ndarray, properties: list[Property]) -> list[Scores]:
     """Scores every cell for every property.
 
     Args:
-      cells: int8 [C, N], squashed or any other values of which only the order counts.
-      properties: of the same N bytes.
+      cells: int8 [C, N], squashed cell states; only the order of the values counts.
+      properties: the properties of the same N bytes.
     """
     num_bytes = cells.shape[1]
     half = is_held_out(num_bytes)
-    # Bytes that are alike in every property and half form a class, of which there are few: one
-    # histogram of a cell by class serves all properties.
+    # Bytes with the same half and properties form a class. There are few classes, so one histogram
+    # of a cell by class serves all properties.
     alike, class_of = _classes(
         [half, *(p.holds for p in properties), *(p.among for p in properties)]
     )
@@ -94,17 +95,17 @@ def score(cells: np.ndarray, properties: list[Property]) -> list[Scores]:
 
 
 def _classes(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The different combinations bool [K, M] of M masks [N], and which one each byte has, [N]."""
+    """Returns the combinations, bool [K, M], of M masks [N], and which one each byte has, [N]."""
     class_of = np.zeros(len(masks[0]), np.int64)
     found = np.zeros((1, 0), bool)
-    for mask in masks:  # numbered afresh after each mask, so that no number grows too large
+    for mask in masks:  # numbered anew after each mask, so that numbers stay small
         keys, class_of = np.unique(2 * class_of + mask, return_inverse=True)
         found = np.column_stack([found[keys // 2], keys % 2 == 1])
     return found, class_of
 
 
 def _area(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """The AUC of histograms [..., levels], in ascending order of the value; NaN if one is empty."""
+    """Returns the AUC of histograms [..., levels] over ascending values; NaN if one is empty."""
     below = np.cumsum(negative, axis=-1) - negative / 2
     pairs = positive.sum(-1, dtype=np.float64) * negative.sum(-1)
     wins = (positive * below).sum(-1)

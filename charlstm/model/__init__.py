@@ -1,1 +1,1 @@
-"""The network: parameters, initialisation, and pure functions of them."""
+"""The network: its parameters, how they are computed with, and the model that binds both."""

@@ -1,8 +1,8 @@
-"""What training drops at random: inputs, what passes between layers, outputs, recurrent weights.
+"""Dropout of inputs, of what passes between layers, of outputs, and of recurrent weights.
 
-What is kept is scaled up by as much as is dropped on average, so that nothing need be scaled
-afterwards. Masks are drawn under a key of the window's own and split like what they act on: they
-depend neither on how many devices there are nor on how a run was cut.
+Values that are kept are scaled up by as much as is dropped on average, so that nothing need be
+scaled afterwards. Masks are drawn under a key of the window's own and split like what they act on:
+they depend neither on the number of devices nor on how a run was cut into dispatches.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from charlstm.sharding import dimension, specify
+from charlstm.runtime.shardings import dimension, specify
 
-Layers = list[dict[str, jax.Array]]
+Layers = list[Any]  # of `cell.Layer`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dropped:
     weights: list[jax.Array] | None = None  # of each layer [H, 4H], on weight_hh
 
     def one_hot(self, layers: Layers, symbols: jax.Array) -> tuple[Layers, jax.Array]:
-        """Layers and symbols such that a dropped symbol adds nothing to the first layer.
+        """Returns layers and symbols with which a dropped symbol adds nothing to the first layer.
 
         It looks up row V, which the first layer's table is given and which is zero; the other rows
         are scaled. So every recurrence knows how to drop symbols.
@@ -44,7 +44,7 @@ class Dropped:
         return [layers[0] | {"weight_ih": rows}, *layers[1:]], symbols
 
     def recurrent(self, layers: Layers) -> Layers:
-        """The layers with the recurrent weights that are left."""
+        """Returns the layers with the recurrent weights that are left."""
         if self.weights is None:
             return layers
         return [
@@ -55,7 +55,7 @@ class Dropped:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """How much is dropped: rates, at least 0 and below 1."""
+    """Rates of dropout, at least 0 and below 1."""
 
     input: float = 0.0
     between: float = 0.0
@@ -68,7 +68,7 @@ class Dropout:
     def draw(
         self, key: jax.Array, params: dict[str, Any], symbols: jax.Array, axis: str | None = None
     ) -> Dropped | None:
-        """Masks for a window; None if nothing is dropped.
+        """Draws the masks of a window; returns None if nothing is dropped.
 
         Args:
           key: of this window's own.
@@ -113,7 +113,7 @@ class Dropout:
     def _kept(
         self, key: jax.Array, symbols: jax.Array, params: dict[str, Any], axis: str | None
     ) -> jax.Array:
-        """Bool [T, B]: of each place by itself; locked, of a stream's symbols for the window."""
+        """Draws bool [T, B]: each place by itself; locked: a stream's symbols for the window."""
         if self.kind == "standard":
             spec = specify(None, axis)
             return jax.random.bernoulli(key, 1 - self.input, symbols.shape, out_sharding=spec)
@@ -127,6 +127,6 @@ class Dropout:
 def _factors(
     key: jax.Array, rate: float, shape: tuple[int, ...], *split: str | tuple[str, ...] | None
 ) -> jax.Array:
-    """Float32 factors, each 0 with probability `rate`, split over the mesh as said."""
+    """Draws float32 factors, each 0 with probability `rate`, split over mesh axes by `split`."""
     keep = jax.random.bernoulli(key, 1 - rate, shape, out_sharding=specify(*split))
     return keep / jnp.float32(1 - rate)

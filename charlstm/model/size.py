@@ -1,27 +1,29 @@
-"""How many parameters a network has; and the largest that a number of parameters allows."""
+"""The number of parameters of a network, and the largest network that a number allows."""
 
 import dataclasses
 import math
 
 from charlstm.config import Config, ModelConfig
 from charlstm.errors import UserError
+from charlstm.model.cell import cell_for
 
 MULTIPLE = 8  # of this hidden sizes suit every device's vector units
 
 
 def num_parameters(model: ModelConfig, alphabet_size: int) -> int:
-    """How many numbers there are to learn in the network, over an alphabet of V symbols."""
+    """Returns how many numbers the network learns, over an alphabet of V symbols."""
     hidden, gates = model.hidden_size, 4 * model.hidden_size
     embedding = alphabet_size * model.embedding_size
     inputs = (model.embedding_size or alphabet_size) + (model.num_layers - 1) * hidden
     each = hidden * gates + gates  # weight_hh and bias
-    norms = 2 * gates + 2 * hidden if model.layer_norm else 0
+    multiples = [multiple for multiple, _ in cell_for(model.layer_norm).vectors.values()]
+    vectors = sum(multiples) * hidden
     head = hidden * alphabet_size + alphabet_size
-    return embedding + inputs * gates + model.num_layers * (each + norms) + head
+    return embedding + inputs * gates + model.num_layers * (each + vectors) + head
 
 
 def hidden_size_within(config: Config, alphabet_size: int) -> int:
-    """The largest hidden size that `model.parameter_budget` allows; 0 if it allows none.
+    """Returns the largest hidden size that `model.parameter_budget` allows; 0 if it allows none.
 
     A multiple of 8 and of `mesh.model`; where the budget allows no such size, of `mesh.model`.
     """
@@ -41,7 +43,7 @@ def hidden_size_within(config: Config, alphabet_size: int) -> int:
 
 
 def within_budget(config: Config, alphabet_size: int) -> Config:
-    """The configuration with the hidden size that its budget means; as it is without one.
+    """Returns the configuration with the hidden size that its budget means, if it has a budget.
 
     Raises:
       UserError: not even the smallest network is within the budget.

@@ -1,1 +1,1 @@
-"""HTML pages that need nothing but themselves: what the report and the inspection share."""
+"""Makes self-contained HTML pages, for the report and the inspection."""

@@ -1,7 +1,6 @@
-"""Charts as Vega-Lite specifications, in the colours of the page they are on.
+"""Makes charts as Vega-Lite specifications in the colours of their page.
 
-Colours are the style sheet's variables, so that a chart is light or dark, or printed, as the page
-is.
+Colours are variables of the style sheet, so a chart follows the page's light, dark or print style.
 """
 
 from collections.abc import Sequence
@@ -41,10 +40,10 @@ CONFIG: dict[str, Any] = {
 
 
 def saturation(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the gates of one layer's cells are saturated, one point a cell and gate.
+    """Charts how often the gates of a layer's cells are saturated, one point per cell and gate.
 
     Args:
-      points: `gate`, `cell`, `left` and `right` (shares of the bytes).
+      points: each with `gate`, `cell`, `name`, `left` and `right` (fractions of the bytes).
     """
 
     def share(field: str, title: str) -> dict[str, Any]:

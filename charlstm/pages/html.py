@@ -1,9 +1,9 @@
-"""One file of HTML with everything in it: style, scripts, data. Nothing is ever fetched.
+"""Renders HTML pages as single files with style, scripts and data; they never fetch anything.
 
-Whatever text a page shows is untrusted. It reaches the page in one of three ways, each safe: by a
-template that escapes, as JSON that cannot end its element, or as base64 of compressed bytes. On top
-of that the page's own policy lets run only the scripts whose hashes it names, and forbids every
-request.
+All text that a page shows is untrusted. It reaches the page in one of three safe ways: through a
+template that escapes it, as JSON that cannot end its element, or as base64 of compressed bytes. In
+addition, the page's content security policy allows only the scripts whose hashes it names, and
+forbids every request.
 """
 
 import base64
@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from charlstm.errors import UserError
-from charlstm.files import replace_file
+from charlstm.runtime.files import replace_file
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -31,14 +31,14 @@ def render(
     blobs: Mapping[str, bytes] | None = None,
     **context: Any,
 ) -> str:
-    """A page.
+    """Renders a page.
 
     Args:
-      template: its name among the assets; it extends `base.html`.
-      scripts: assets that are run one after the other in one scope, after the chart library.
-      data: plain JSON values, for the scripts.
+      template: the name of an asset that extends `base.html`.
+      scripts: assets that run one after the other in one scope, after the chart library.
+      data: plain JSON values for the scripts and the template.
       blobs: bytes for the scripts, by name.
-      context: for the template.
+      context: variables of the template.
     """
     own = "\n".join(_asset(name) for name in scripts)
     run = [charts_library(), f"(async () => {{\n'use strict';\n{own}\n}})();"]
@@ -57,10 +57,10 @@ def render(
 
 
 def write(path: Path, page: str) -> None:
-    """Writes a page so that whoever opens it meanwhile sees the one before or this one, whole.
+    """Replaces a page in one step: a reader sees the whole old page or the whole new one.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the page cannot be written.
     """
     try:
         replace_file(path, page)
@@ -72,7 +72,7 @@ def write(path: Path, page: str) -> None:
 
 @functools.cache
 def charts_library() -> str:
-    """The script of Vega, Vega-Lite and vega-embed, which sets `vegaEmbed`."""
+    """Returns the script of Vega, Vega-Lite and vega-embed, which sets `vegaEmbed`."""
     import vl_convert
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -97,7 +97,7 @@ def _asset(name: str) -> str:
 
 
 def _packed(content: bytes) -> str:
-    """Bytes in base64, compressed (the browser's `deflate`)."""
+    """Returns bytes compressed (as the browser's `deflate`) and in base64."""
     return base64.b64encode(zlib.compress(content, 6)).decode()
 
 

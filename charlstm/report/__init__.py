@@ -1,1 +1,1 @@
-"""A run, or several, as a page to look at."""
+"""Shows one run or several on an HTML page."""

@@ -1,4 +1,4 @@
-"""The curves of one run or several, as chart specifications."""
+"""Makes chart specifications for the curves of one run or several."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ from charlstm.data.ngrams import order_name
 from charlstm.pages.charts import COLOURS, CONFIG
 from charlstm.report.runs import Run, is_number, ngram_levels
 
-MOST_POINTS = 400  # of a series; neighbours of a longer one are averaged
-# With so few points a series shows each of them.
+MOST_POINTS = 400  # in a series; a longer one averages neighbours
+# A series with at most this many points shows each of them.
 FEW_POINTS = 12
-DEFAULT_FORM = ",.4~g"  # of d3
-# The share of a chart's height that a line of text takes.
+DEFAULT_FORM = ",.4~g"  # a number format of d3
+# The fraction of a chart's height that a line of text takes.
 LABEL_SHARE = 0.055
 X_TITLES = {"step": "updates", "seconds": "seconds", "bytes": "bytes read"}
 
-Series = tuple[str, list[dict[str, float]]]  # a name, and points with X_TITLES' fields and `value`
+Series = tuple[str, list[dict[str, float]]]  # name; points with X_TITLES' keys and `value`
 
 
 def all_curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Every chart that the runs have figures for: `title`, `unit`, `spec`, whether it is `wide`."""
+    """Returns `title`, `unit`, `spec` and `wide` of every chart that the runs have figures for."""
     several = len(runs) > 1
     charts = []
 
@@ -82,7 +82,7 @@ def _loss(run: Run) -> list[Series]:
 def _points(
     run: Run, key: str, convert: Callable[[float], float] = float
 ) -> list[dict[str, float]]:
-    """The points of a key, neighbours averaged where there are too many."""
+    """Returns the points of a key, with neighbours averaged if there are too many."""
     found = [
         {
             "step": line["step"],
@@ -98,14 +98,14 @@ def _points(
 
 
 def _mean(points: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of neighbours; for one point, itself."""
+    """Returns the mean of neighbouring points; a single point stays as it is."""
     return {
         key: float(f"{sum(point[key] for point in points) / len(points):.6g}") for key in points[0]
     }
 
 
 def _levels(runs: Sequence[Run]) -> list[tuple[float, str]]:
-    """The n-gram levels in bits per byte and their names, if all runs have the same ones."""
+    """Returns the n-gram levels in bits per byte and their names, if all runs have the same."""
     levels = [ngram_levels(run) for run in runs]
     if any(other != levels[0] for other in levels[1:]):
         return []
@@ -148,42 +148,15 @@ def _chart(
     if levels:
         heights += [bits for bits, _ in levels]
         layers += _level_layers(levels, LABEL_SHARE * (max(heights) - min(heights)))
-    layers += [
-        {
-            "mark": {"type": "line", "strokeWidth": 1.8, "clip": True},
-            "encoding": {"x": x, "y": y, "color": colour},
-        },
-        {
-            "params": [
-                {
-                    "name": "pointed",
-                    "select": {
-                        "type": "point",
-                        "on": "pointerover",
-                        "nearest": True,
-                        "clear": "pointerout",
-                    },
-                }
-            ],
-            "mark": {"type": "point", "filled": True, "size": 70, "clip": True},
-            "encoding": {
-                "x": x,
-                "y": y,
-                "color": colour,
-                "opacity": {
-                    "condition": {"param": "pointed", "empty": False, "value": 1},
-                    "value": 0,
-                },
-                "tooltip": tooltip,
-            },
-        },
-    ]
+    encoding = {"x": x, "y": y, "color": colour}
+    line = {"type": "line", "strokeWidth": 1.8, "clip": True}
+    layers += [{"mark": line, "encoding": encoding}, _pointed_layer(encoding, tooltip)]
     if few:
         layers.append(
             {
                 "transform": [{"filter": {"field": "series", "oneOf": few}}],
                 "mark": {"type": "point", "filled": True, "size": 26, "clip": True},
-                "encoding": {"x": x, "y": y, "color": colour},
+                "encoding": encoding,
             }
         )
     return {
@@ -196,8 +169,19 @@ def _chart(
     }
 
 
+def _pointed_layer(encoding: dict[str, Any], tooltip: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a point that appears where the pointer is, with its values."""
+    select = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
+    shown = {"param": "pointed", "empty": False, "value": 1}
+    return {
+        "params": [{"name": "pointed", "select": select}],
+        "mark": {"type": "point", "filled": True, "size": 70, "clip": True},
+        "encoding": encoding | {"opacity": {"condition": shown, "value": 0}, "tooltip": tooltip},
+    }
+
+
 def _level_layers(levels: Sequence[tuple[float, str]], room: float) -> list[dict[str, Any]]:
-    """Dashed lines with their names; lines with less `room` between them share one label."""
+    """Returns dashed lines and labels; lines with less than `room` between them share a label."""
     groups: list[list[tuple[float, str]]] = []
     for level in sorted(levels, reverse=True):
         if groups and groups[-1][0][0] - level[0] < room:

@@ -1,4 +1,4 @@
-"""The report: what a run, or several, came to, as one page."""
+"""Renders the report, an HTML page with the results of one run or several."""
 
 import time
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from charlstm.report.runs import Run, is_number, ngram_levels
 from charlstm.sampling.text import printable
 
 SCRIPTS = ("report.js",)
-MOST_SAMPLES = 12  # of one run: the first, the last, and some between
+MOST_SAMPLES = 12  # of one run: the first, the last, and some in between
 
 
 def render(runs: Sequence[Run], output: Path, refresh_seconds: int | None = None) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
-      runs: one or several.
-      output: where it will be; links lead from there.
-      refresh_seconds: how often an open page reads itself again; None for never.
+      runs: one run or several.
+      output: the path of the page; links are relative to its folder.
+      refresh_seconds: the interval at which an open page reloads; None for never.
     """
     curves = all_curves(runs)
     several = len(runs) > 1
@@ -61,7 +61,7 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
         "bytes_read": tqdm.format_sizeof(run.step * run.bytes_per_update) + "B",
         "levels": _evaluation(run, best, last),
         "lost": _lost(run),
-        "goodput": run.lines[-1].get("goodput") if run.lines else None,
+        "goodput": run.last("goodput"),
         "diagnoses": _diagnoses(run),
         "samples": _samples(run, most_samples),
         "corpus": _corpus(run),
@@ -74,11 +74,11 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
 def _state(run: Run) -> str:
     if run.is_finished:
         return "finished"
-    return "under way, or stopped" if run.lines else "no figures yet"
+    return "running or stopped" if run.lines else "no figures yet"
 
 
 def _position(run: Run, best: dict[str, Any] | None) -> str:
-    """Where the best score stands among the n-gram levels, in words."""
+    """Says in words where the best score is among the n-gram levels."""
     levels = ngram_levels(run)
     return describe_position(best["valid_bits_per_byte"], levels) if best and levels else ""
 
@@ -86,7 +86,7 @@ def _position(run: Run, best: dict[str, Any] | None) -> str:
 def _evaluation(
     run: Run, best: dict[str, Any] | None, last: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Rows of the final evaluation, the worst first."""
+    """Returns the rows of the final evaluation, the worst first."""
     rows = [
         {
             "name": order_name(level.order),
@@ -112,8 +112,8 @@ def _evaluation(
 
 
 def _lost(run: Run) -> list[tuple[str, float]]:
-    """Seconds not spent training, by cause, most first; empty if the run does not tell."""
-    lost = run.lines[-1].get("lost_seconds") if run.lines else None
+    """Returns the seconds not spent training by cause, in descending order; empty if unknown."""
+    lost = run.last("lost_seconds")
     if not isinstance(lost, dict):
         return []
     found = [(str(cause), float(seconds)) for cause, seconds in lost.items() if is_number(seconds)]
@@ -121,7 +121,7 @@ def _lost(run: Run) -> list[tuple[str, float]]:
 
 
 def _diagnoses(run: Run) -> list[tuple[int, str, str]]:
-    """What the run said was wrong: update, code, message."""
+    """Returns the diagnoses of the run: update, code, message."""
     return [
         (line["step"], str(line["diagnosis"]), str(line.get("message", "")))
         for line in run.diagnoses
@@ -130,7 +130,7 @@ def _diagnoses(run: Run) -> list[tuple[int, str, str]]:
 
 def _samples(run: Run, most: int) -> list[dict[str, Any]]:
     samples = run.samples
-    if len(samples) > most:  # evenly spread, the first and the last among them
+    if len(samples) > most:  # evenly spaced, with the first and the last
         samples = [samples[round(i * (len(samples) - 1) / (most - 1))] for i in range(most)]
     scores = {line["step"]: line.get("valid_bits_per_byte") for line in run.lines}
     return [
@@ -139,7 +139,7 @@ def _samples(run: Run, most: int) -> list[dict[str, Any]]:
 
 
 def _corpus(run: Run) -> str:
-    """The text in words; empty if the run does not tell."""
+    """Returns the name and the size of the text; empty if unknown."""
     corpus = run.about.get("corpus")
     if not isinstance(corpus, dict) or not is_number(corpus.get("num_bytes")):
         return ""
@@ -162,14 +162,14 @@ def _config(config: dict[str, Any]) -> dict[str, list[tuple[str, Any]]]:
 
 
 def _differing(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
-    """The fields of which the runs have different values."""
+    """Returns the fields in which the runs differ, and their values."""
     addresses = dict.fromkeys(address for run in runs for address in run.config)
     rows = [(address, [run.config.get(address, "—") for run in runs]) for address in addresses]
     return [(address, values) for address, values in rows if any(v != values[0] for v in values)]
 
 
 def _link(path: Path, output: Path) -> str:
-    """A path as a link from the folder that the page is in."""
+    """Returns a link to a path from the folder of the page."""
     try:
         return path.absolute().relative_to(output.absolute().parent).as_posix()
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a run folder tells: read without jax, while the run may still be writing to it.
+"""Reads run folders without jax, even while a run is still writing to them.
 
-Everything but `config.json` may be missing, cut off or of another version of charlstm; what is
-there is shown.
+All files except `config.json` may be missing, truncated or from another version of charlstm; what
+can be read is shown.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ from typing import Any
 
 from charlstm.data.ngrams import NgramLevel
 from charlstm.errors import UserError
-from charlstm.training.metrics import FILE as METRICS_FILE
-from charlstm.training.metrics import is_figures
+from charlstm.training.metrics_file import FILE as METRICS_FILE
+from charlstm.training.metrics_file import is_figures
 
 SAMPLE_NAME = re.compile(r"(\d+)\.txt")
-LARGEST_SAMPLE = 4000  # bytes that are shown
+LARGEST_SAMPLE = 4000  # bytes; the rest of a sample is not shown
 ABOUT_FILE = "about.json"
 PROFILE_FOLDER = "profile"
 
 
 class MetricsTail:
-    """The lines of a `metrics.jsonl` that grows; each is read once.
+    """Follows a `metrics.jsonl` that grows, and reads each line once.
 
-    A run that goes on from a checkpoint writes the file anew: then it is read anew.
+    A run that resumes from a checkpoint replaces the file; then all of it is read again.
     """
 
     def __init__(self, path: Path):
@@ -35,7 +35,7 @@ class MetricsTail:
         self._lines: list[dict[str, Any]] = []
 
     def lines(self) -> list[dict[str, Any]]:
-        """All whole lines up to now, in order."""
+        """Returns all complete lines so far, in order."""
         try:
             with self._path.open("rb") as file:
                 status = self._path.stat()
@@ -45,34 +45,34 @@ class MetricsTail:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
-                        break  # being written
+                        break  # incomplete: still being written
                     self._offset += len(line)
                     self._take(line)
         except FileNotFoundError:
-            pass  # not written yet
+            pass  # not there yet
         return self._lines
 
     def _take(self, line: bytes) -> None:
         try:
             values = json.loads(line)
         except ValueError:
-            return  # a line that a killed process left
+            return  # a killed process left an incomplete line
         if isinstance(values, dict) and isinstance(values.get("step"), int):
             self._lines.append(values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run at one moment.
+    """Holds what a run folder contains at one moment.
 
     Attributes:
-      name: for people, different for every run of a page.
+      name: the name on the page, different for every run.
       folder: the run folder.
-      config: every field by its address.
-      lines: those of `metrics.jsonl` that hold figures.
-      diagnoses: those that say what was wrong.
-      samples: update and bytes, in order.
-      about: what the run wrote of its text and machine; empty for runs of older versions.
+      config: the value of every field by its address.
+      lines: the lines of `metrics.jsonl` with figures.
+      diagnoses: the lines of `metrics.jsonl` with diagnoses.
+      samples: update and bytes of each sample, in order.
+      about: the contents of `about.json` on text and machine; empty for runs of older versions.
       profiles: files to open in Perfetto.
     """
 
@@ -87,75 +87,79 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last update that was told of."""
+        """Returns the last update with figures; 0 if there is none."""
         return self.lines[-1]["step"] if self.lines else 0
 
     @property
     def num_updates(self) -> int:
-        """The updates that the run is to make."""
+        """Returns the number of updates that the run is to make."""
         return self.config.get("training.num_updates", self.step)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last update is made."""
+        """Returns True if the last update is done."""
         return self.step >= self.num_updates
 
     @property
     def bytes_per_update(self) -> int:
-        """B·T, or 1 if the configuration does not say."""
+        """Returns B·T, or 1 if the configuration does not have it."""
         window = self.config.get("data.window_length", 1)
         return self.config.get("data.num_streams", 1) * window
 
     def values(self, key: str) -> list[float]:
-        """The numbers under a key of the metrics, in order."""
+        """Returns the numbers under a key of the metrics, in order."""
         return [line[key] for line in self.lines if is_number(line.get(key))]
 
+    def last(self, key: str) -> Any:
+        """Returns the last value under a key of the metrics; None if no line has it."""
+        return next((line[key] for line in reversed(self.lines) if key in line), None)
+
     def best(self) -> dict[str, Any] | None:
-        """The line with the best validation; None before the first."""
+        """Returns the line with the best validation; None before the first."""
         return min(self._validated(), key=lambda line: line["valid_bits_per_byte"], default=None)
 
     def last_validated(self) -> dict[str, Any] | None:
-        """The newest line with a validation."""
+        """Returns the last line with a validation; None before the first."""
         return next(reversed(self._validated()), None)
 
     def _validated(self) -> list[dict[str, Any]]:
         return [line for line in self.lines if is_number(line.get("valid_bits_per_byte"))]
 
     def rate(self) -> float | None:
-        """The median of the bytes per second."""
+        """Returns the median of the bytes per second; None without figures."""
         rates = self.values("bytes_per_second")
         return statistics.median(rates) if rates else None
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number."""
+    """Returns True if a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def ngram_levels(run: Run) -> list[NgramLevel]:
-    """The n-gram levels of the run's validation split; none if the run does not tell."""
+    """Returns the n-gram levels of the run's validation split; empty if they are unknown."""
     try:
         return [NgramLevel(**fields) for fields in run.about.get("ngram_levels") or []]
-    except TypeError:  # of another version
+    except TypeError:  # written by another version
         return []
 
 
 class RunReader:
-    """Reads a run again and again."""
+    """Reads a run folder repeatedly, its metrics only as far as they are new."""
 
     def __init__(self, folder: Path, name: str):
         self._folder, self._name = folder, name
         self._tail = MetricsTail(folder / METRICS_FILE)
 
     def exists(self) -> bool:
-        """Whether the run has begun."""
+        """Returns True if the run has begun."""
         return (self._folder / "config.json").is_file()
 
     def read(self) -> Run:
-        """The run as it is now.
+        """Reads the current contents of the run folder.
 
         Raises:
-          UserError: the folder is not a run's.
+          UserError: the folder is not a run folder.
         """
         lines = self._tail.lines()
         return Run(
@@ -184,7 +188,7 @@ class RunReader:
                 "--workdir of a training run, such as runs/quickstart"
             ) from error
         except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error}): it must be a run's own") from error
+            raise UserError(f"{path} is damaged ({error}): name another run") from error
 
     def _about(self) -> dict[str, Any]:
         try:
@@ -204,7 +208,7 @@ class RunReader:
 
 
 def readers(paths: list[str]) -> list[RunReader]:
-    """A reader for each run folder, named as briefly as tells them apart."""
+    """Makes a reader for each run folder, with short names that tell the runs apart."""
     folders = [Path(path) for path in paths]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):

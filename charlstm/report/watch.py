@@ -1,7 +1,7 @@
-"""Writes a report once, or again and again while a run goes on.
+"""Writes a report once, or repeatedly while a run goes on.
 
-Watching is done by a process of its own that reads the run folder at the lowest priority, so that
-training does not notice. A page is only written anew when the run has something new to tell.
+A separate process watches the run folder at the lowest priority, so that training is not slowed
+down. It writes the page again only if the run has something new.
 """
 
 import os
@@ -23,7 +23,7 @@ def write_report(readers: Sequence[RunReader], output: Path) -> None:
     """Writes the report.
 
     Raises:
-      UserError: a folder is no run's, or the page cannot be written.
+      UserError: a folder is not a run folder, or the page cannot be written.
     """
     html.write(output, render([reader.read() for reader in readers], output))
 
@@ -31,8 +31,10 @@ def write_report(readers: Sequence[RunReader], output: Path) -> None:
 def watch(readers: Sequence[RunReader], output: Path, every_seconds: int) -> None:
     """Keeps the report up to date until every run is finished.
 
+    A run that has not begun is waited for.
+
     Raises:
-      UserError: as `write_report` does; a run that has not begun is waited for.
+      UserError: as for `write_report`.
     """
     if hasattr(os, "nice"):
         os.nice(LOWEST_PRIORITY)
@@ -53,5 +55,5 @@ def watch(readers: Sequence[RunReader], output: Path, every_seconds: int) -> Non
 
 
 def _newest(runs: Sequence[Run]) -> list[tuple[int, int, int]]:
-    """What changes when a run has something new to tell."""
+    """Returns values that change when a run has something new."""
     return [(len(run.lines), len(run.samples), len(run.profiles)) for run in runs]

@@ -1,6 +1,6 @@
 """The decode loop: a prompt is read by a scan, then symbols are drawn in one jitted loop.
 
-A symbol costs one step of the network on weights that were laid out once, see `model.stepping`.
+A symbol costs one step of the network on weights that were laid out once, see `model.decode_step`.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.model import language_model, recurrence
-from charlstm.model.language_model import Params
-from charlstm.model.recurrence import Carry
-from charlstm.model.stepping import Columns, StepWeights, step, step_weights
+from charlstm.model.decode_step import DecodeState, DecodeWeights
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.recurrence import Scan
+from charlstm.model.stack import Carry
+from charlstm.runtime.shardings import dimension, specify
+from charlstm.sampling.clamping import Clamp, clamp
 from charlstm.sampling.filters import filter_logits
-from charlstm.sampling.forcing import Forced, hold
-from charlstm.sharding import dimension, specify
 
 # Symbols in one call of the decode loop: few at first, so that text shows at once.
 FIRST_CHUNK, LARGEST_CHUNK = 4, 128
@@ -29,134 +29,172 @@ PREFILL_CHUNKS = (256, 64, 16, 4, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How symbols are drawn."""
+    """The settings of drawing symbols.
 
-    temperature: float = 1.0  # logits are divided by it; 0 takes the likeliest symbol
+    Attributes:
+      temperature: logits are divided by it; 0 takes the likeliest symbol.
+      top_k, top_p: see `filter_logits`.
+      clamps: cells held at values before each step.
+    """
+
+    temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    forced: tuple[Forced, ...] = ()  # cells held at values before each step
-    # Bytes, counted from the prompt's start, after which the state is zero again; 0 for never.
-    reset_every: int = 0
+    clamps: tuple[Clamp, ...] = ()
 
 
 class Loaded(NamedTuple):
-    """A model ready to draw from, see `Decoder.load`."""
+    """A model ready to draw from; see `load`."""
 
-    params: Params
-    weights: StepWeights
+    model: LanguageModel
+    weights: DecodeWeights
+
+
+def load(model: LanguageModel) -> Loaded:
+    """Lays a model's parameters out for drawing: once for any number of calls."""
+    # A prompt is read by the scan, whatever the model was trained with.
+    return Loaded(model.with_recurrence(Scan()), _lay_out(model))
+
+
+@jax.jit
+def _lay_out(model: LanguageModel) -> DecodeWeights:
+    return model.decode_weights()
+
+
+class Prefix(NamedTuple):
+    """B texts that were read, ready to be continued.
+
+    Attributes:
+      state: after them.
+      logits: of what comes next, [V, B] float32.
+      num_read: bytes of each text.
+    """
+
+    state: DecodeState
+    logits: jax.Array
+    num_read: int
 
 
 class Decoder:
-    """Draws symbols from models of one shape, `batch` texts side by side.
+    """Draws symbols, `batch` texts side by side.
 
     Args:
       batch: how many texts.
       settings: how symbols are drawn.
-      compute_dtype: of the products.
       axis: the mesh axis to split the texts over, if any.
-      connections: past layers, as in `model.connections`.
     """
 
-    def __init__(
-        self,
-        batch: int,
-        settings: Settings,
-        compute_dtype: Any = jnp.float32,
-        axis: str | None = None,
-        connections: str = "plain",
-    ):
-        self._batch, self._axis, self._reset_every = batch, axis, settings.reset_every
-        self._lay_out = jax.jit(functools.partial(step_weights, compute_dtype=compute_dtype))
-        self._start = jax.jit(
-            functools.partial(language_model.zero_carry, num_streams=batch, axis=axis)
-        )
-        self._prefill = jax.jit(
-            functools.partial(
-                _prefill,
-                forced=settings.forced,
-                compute_dtype=compute_dtype,
-                connections=connections,
-            ),
-            donate_argnums=2,
-        )
-        # A program of its own: XLA's CPU backend has no bfloat16 product of what it lays out by
-        # columns for the sake of a transposition after it, or before.
-        self._turn = jax.jit(lambda carry, logits: (Columns.of(carry), logits.T))
-        self._decode = jax.jit(
-            functools.partial(_decode, settings=settings, connections=connections),
-            donate_argnums=(1, 2),
-        )
-
-    def load(self, params: Params) -> Loaded:
-        """Lays the parameters, float32, out for drawing: once for any number of calls."""
-        return Loaded(params, self._lay_out(params))
+    def __init__(self, batch: int, settings: Settings, axis: str | None = None):
+        self._batch, self._settings, self._axis = batch, settings, axis
 
     def __call__(
-        self, model: Loaded, prompt: np.ndarray, num_symbols: int, seed: int
+        self, loaded: Loaded, prompt: np.ndarray, num_symbols: int, seed: int
     ) -> Iterator[np.ndarray]:
         """Yields what follows the prompt, some symbols at a time: uint8 [B, n].
 
         Args:
-          model: of `load`.
+          loaded: of `load`.
           prompt: uint8 [P], symbols; P ≥ 1.
           num_symbols: how many to draw for each text.
           seed: the same seed gives the same symbols.
         """
-        params, weights = model
-        carry = self._start(params)
-        num_read = len(prompt)
-        if self._reset_every:  # what was read before the last reset has left no trace
-            prompt = prompt[(num_read - 1) // self._reset_every * self._reset_every :]
+        return self.draw(loaded, self.read(loaded, prompt), num_symbols, seed)
+
+    def read(self, loaded: Loaded, prompt: np.ndarray, after: Prefix | None = None) -> Prefix:
+        """Reads the same symbols, uint8 [P], in every text; P ≥ 1.
+
+        Args:
+          loaded: of `load`.
+          prompt: the symbols.
+          after: what was read before them; it is used up.
+        """
+        model, weights = loaded
+        num_before = 0 if after is None else after.num_read
+        num_read = num_before + len(prompt)
+        if after is None:
+            carry = _zero_carry(model, self._batch, self._axis)
+        else:
+            carry = _to_carry(after.state)
+        if model.reset_every:  # what was read before the last reset has left no trace
+            last_reset = (num_read - 1) // model.reset_every * model.reset_every
+            if last_reset >= num_before:
+                prompt = prompt[last_reset - num_before :]
+                carry = _zero_carry(model, self._batch, self._axis)
         for chunk in _prefill_chunks(prompt):
             symbols = np.repeat(chunk[:, None], self._batch, axis=1)
             if self._axis is not None:
                 symbols = jax.device_put(symbols, jax.P(None, self._axis))
-            carry, logits = self._prefill(params, weights, carry, symbols)
-        state, logits = self._turn(carry, logits)
+            carry, logits = _prefill(model, weights, carry, symbols, clamps=self._settings.clamps)
+        # A program of its own: XLA's CPU backend has no bfloat16 product of what it lays out by
+        # columns for the sake of a transposition after it, or before.
+        state, logits = _turn(carry, logits)
+        return Prefix(state, logits, num_read)
+
+    def draw(
+        self, loaded: Loaded, prefix: Prefix, num_symbols: int, seed: int
+    ) -> Iterator[np.ndarray]:
+        """Yields what follows what was read, uint8 [B, n] at a time; the prefix is used up."""
+        state, logits, num_read = prefix
         key = jax.random.key(seed)
         drawn, length = 0, FIRST_CHUNK
         while drawn < num_symbols:
             count = min(length, num_symbols - drawn)
-            state, logits, symbols = self._decode(
-                weights, state, logits, key, np.int32(drawn), np.int32(count), np.int32(num_read)
+            state, logits, symbols = _decode(
+                *loaded,
+                state,
+                logits,
+                key,
+                np.int32(drawn),
+                np.int32(count),
+                np.int32(num_read),
+                settings=self._settings,
             )
             yield np.asarray(symbols)[:count].T
             drawn, length = drawn + count, min(2 * length, LARGEST_CHUNK)
 
 
+@functools.partial(jax.jit, static_argnames=("count", "axis"))
+def _zero_carry(model: LanguageModel, count: int, axis: str | None) -> Carry:
+    return model.zero_carry(count, axis)
+
+
+@jax.jit
+def _turn(carry: Carry, logits: jax.Array) -> tuple[DecodeState, jax.Array]:
+    return DecodeState.of(carry), logits.T
+
+
+@jax.jit
+def _to_carry(state: DecodeState) -> Carry:
+    return state.carry()
+
+
+@functools.partial(jax.jit, static_argnames="clamps", donate_argnames="carry")
 def _prefill(
-    params: Params,
-    weights: StepWeights,
+    model: LanguageModel,
+    weights: DecodeWeights,
     carry: Carry,
     symbols: jax.Array,
     *,
-    forced: tuple[Forced, ...],
-    compute_dtype: Any,
-    connections: str,
+    clamps: tuple[Clamp, ...],
 ) -> tuple[Carry, jax.Array]:
-    """Reads symbols [T, B]; the state, and the logits [B, V] of what comes next."""
-    if not forced:
-        name = recurrence.with_structure(
-            "scan",
-            layer_norm=language_model.is_normalised(params),
-            connections=connections,
-        )
-        outputs, carry = language_model.outputs_of(
-            params, carry, symbols, compute_dtype=compute_dtype, recurrence_name=name
-        )
-        return carry, language_model.logits_of(params, outputs[-1:])[0]
+    """Reads symbols [T, B]; returns the state, and the logits [B, V] of what comes next."""
+    if not clamps:
+        outputs, carry = model.network.outputs(model.params, carry, symbols)
+        return carry, model.network.logits(model.params, outputs[-1:])[0]
 
-    def read(state: Columns, symbols: jax.Array) -> tuple[Columns, jax.Array]:
-        logits, state = step(weights, hold(state, forced), symbols, connections)
+    def read(state: DecodeState, symbols: jax.Array) -> tuple[DecodeState, jax.Array]:
+        logits, state = model.decode_step(weights, clamp(state, clamps), symbols)
         return state, logits
 
-    state, logits = jax.lax.scan(read, Columns.of(carry), symbols)
+    state, logits = jax.lax.scan(read, DecodeState.of(carry), symbols)
     return state.carry(), logits[-1].T
 
 
+@functools.partial(jax.jit, static_argnames="settings", donate_argnames=("state", "logits"))
 def _decode(
-    weights: StepWeights,
-    state: Columns,
+    model: LanguageModel,
+    weights: DecodeWeights,
+    state: DecodeState,
     logits: jax.Array,
     key: jax.Array,
     start: jax.Array,
@@ -164,8 +202,7 @@ def _decode(
     num_read: jax.Array,
     *,
     settings: Settings,
-    connections: str,
-) -> tuple[Columns, jax.Array, jax.Array]:
+) -> tuple[DecodeState, jax.Array, jax.Array]:
     """Draws symbols number start … start + count - 1, which follow a prompt of `num_read`.
 
     Returns:
@@ -179,13 +216,13 @@ def _decode(
     if axis is not None:
         chances = jax.reshard(chances, jax.P(None, axis))
 
-    def body(index: jax.Array, loop: tuple[Columns, jax.Array, jax.Array]) -> Any:
+    def body(index: jax.Array, loop: tuple[DecodeState, jax.Array, jax.Array]) -> Any:
         state, logits, drawn = loop
         symbols = draw(logits, chances[index], settings)
-        if settings.reset_every:
-            is_fresh = (num_read + start + index) % settings.reset_every == 0
+        if model.reset_every:
+            is_fresh = (num_read + start + index) % model.reset_every == 0
             state = jax.tree.map(lambda leaf: jnp.where(is_fresh, 0.0, leaf), state)
-        logits, state = step(weights, hold(state, settings.forced), symbols, connections)
+        logits, state = model.decode_step(weights, clamp(state, settings.clamps), symbols)
         return state, logits, drawn.at[index].set(symbols)
 
     drawn = jnp.zeros(chances.shape, jnp.uint8, out_sharding=specify(None, axis))
@@ -193,7 +230,7 @@ def _decode(
 
 
 def draw(logits: jax.Array, chances: jax.Array, settings: Settings) -> jax.Array:
-    """One symbol for each column of logits [V, B]: uint8 [B].
+    """Draws one symbol for each column of logits [V, B]: uint8 [B].
 
     By inversion of the distribution function: a symbol is drawn by one random number, its place in
     [0, 1) among the probabilities laid end to end.

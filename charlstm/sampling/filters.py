@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def filter_logits(logits: jax.Array, top_k: int, top_p: float) -> jax.Array:
-    """Logits with unlikely symbols ruled out (-inf).
+    """Returns logits with unlikely symbols ruled out (-inf).
 
     Args:
       logits: [B, V] float32, temperature applied.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 
 def decode_stream(pieces: Iterable[bytes]) -> Iterator[str]:
-    """UTF-8 text of a stream of bytes, piece by piece.
+    """Yields the UTF-8 text of a stream of bytes, piece by piece.
 
     A character cut in two by a piece's end waits for its other half; bytes that are no UTF-8
     come out as U+FFFD, one for each broken sequence.
@@ -21,6 +21,6 @@ def decode_stream(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def printable(data: bytes) -> str:
-    """The bytes as text that is safe to print: control characters become U+FFFD too."""
+    """Returns the bytes as text that is safe to print: control characters become U+FFFD too."""
     text = data.decode("utf-8", errors="replace")
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -1,1 +1,1 @@
-"""The optimizer, the update, the loop around it, and what it leaves behind."""
+"""Training: the update, the loop around it with its hooks, and everything that a run owns."""

@@ -17,35 +17,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm import coordination, distributed
 from charlstm.config import OptimizerConfig
-from charlstm.model.language_model import Params
-from charlstm.training.state import TrainState
+from charlstm.model.parameters import Params
+from charlstm.runtime import coordination, distributed
+from charlstm.training.train_state import TrainState
 
 NOT_STARTED = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True)
 class Averaging:
-    """The average as `config` has it."""
+    """The kind of average that a run keeps."""
 
     kind: str  # none, ema or triggered
     decay: float
 
     @classmethod
     def of(cls, config: OptimizerConfig) -> "Averaging":
-        """As configured."""
+        """Returns the average as configured."""
         return cls(config.averaging, config.ema_decay)
 
     def start(self, params: Params) -> dict[str, Any]:
-        """The average before the first update."""
+        """Returns the average before the first update."""
         if self.kind == "none":
             return {}
         average = {"params": jax.tree.map(jnp.copy, params)}
         return average | ({"start": jnp.int32(NOT_STARTED)} if self.kind == "triggered" else {})
 
     def follow(self, average: dict[str, Any], params: Params, step: jax.Array) -> dict[str, Any]:
-        """The average after an update.
+        """Returns the average after an update.
 
         Args:
           average: before it.
@@ -67,7 +67,7 @@ class Averaging:
 
 @dataclasses.dataclass
 class Validations:
-    """What the trigger remembers: every validation so far; saved with every checkpoint."""
+    """Every validation so far, for the trigger; saved with every checkpoint."""
 
     patience: int  # 0: averaging is not triggered
     bits: list[float] = dataclasses.field(default_factory=list)  # per byte
@@ -76,30 +76,30 @@ class Validations:
 
     @classmethod
     def of(cls, config: OptimizerConfig, saved: dict[str, Any] | None = None) -> "Validations":
-        """As configured; of a run that goes on, with what `to_json` saved."""
+        """Returns them as configured; of a resumed run, with what `to_json` saved."""
         patience = config.averaging_patience if config.averaging == "triggered" else 0
         return cls(patience, **(saved or {}))
 
     def to_json(self) -> dict[str, Any]:
-        """What is to be saved."""
+        """Returns plain JSON values."""
         return {"bits": self.bits, "last_step": self.last_step, "started": self.started}
 
-    def take_in(self, step: int, bits: float) -> bool:
-        """Remembers a validation; whether averaging is to start with it.
+    def update(self, step: int, bits: float) -> bool:
+        """Remembers a validation; returns True if averaging is to start with it.
 
         It is if the validation is worse than the best of those that are more than `patience`
-        validations old. Of several processes all decide as the first.
+        validations old. Process 0 decides for all.
         """
         if not self.patience or self.started or step == self.last_step:
             return False
         old = self.bits[: -self.patience]
-        stalled = coordination.from_first(lambda: str(bool(old) and bits > min(old))) == "True"
+        stalled = coordination.broadcast_bool(lambda: bool(old) and bits > min(old))
         self.bits.append(bits)
         self.last_step, self.started = step, stalled
         return stalled
 
 
 def begin(state: TrainState, step: int) -> TrainState:
-    """The state after update `step`, of which on parameters are averaged."""
+    """Returns the state after update `step`, from which on parameters are averaged."""
     start = distributed.put(np.asarray(step, np.int32), state.average["start"].sharding)
     return dataclasses.replace(state, average=state.average | {"start": start})

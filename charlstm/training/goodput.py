@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-Cause = Literal["start", "compile", "restore", "save", "evaluation", "sampling", "input"]
-CAUSES: tuple[Cause, ...] = get_args(Cause)
+# Every run counts these; the hooks of a user are counted under names of their own.
+CAUSES = ("start", "compile", "restore", "save", "evaluation", "sampling", "input")
 
 
 class Goodput:
@@ -32,22 +32,22 @@ class Goodput:
         self._depth = 0
         self._input: Callable[[], float] = lambda: 0.0
 
-    def goes_on_from(self, earlier: dict[str, float]) -> None:
+    def resume_from(self, earlier: dict[str, float]) -> None:
         """Adds what earlier processes of the run counted, in `to_json`'s form."""
         self._earlier = dict(earlier)
 
-    def counts_input_by(self, seconds: Callable[[], float]) -> None:
-        """Takes the seconds for which updates wait for their text from this counter, from now."""
+    def count_input(self, seconds: Callable[[], float]) -> None:
+        """Reads the seconds for which updates wait for their text off a counter, from now on."""
         before = seconds()
         self._input = lambda: seconds() - before
 
     def started(self) -> None:
-        """Says that updates begin now: what was not counted so far went into starting."""
+        """Marks that updates begin: the time that was not counted so far went into starting."""
         self._lost["start"] = self._now() - self._began - sum(self._lost.values())
 
     @contextlib.contextmanager
-    def lost_to(self, cause: Cause) -> Iterator[None]:
-        """Counts the time inside; inside another cause it is that one's."""
+    def lost_to(self, cause: str) -> Iterator[None]:
+        """Books the time inside under a cause; inside another cause it is booked under that."""
         begin = self._now()
         self._depth += 1
         try:
@@ -55,22 +55,23 @@ class Goodput:
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self._lost[cause] += self._now() - begin
+                self._lost[cause] = self._lost.get(cause, 0.0) + self._now() - begin
 
     def to_json(self) -> dict[str, float]:
-        """Seconds by cause, and `total`, over all processes of the run so far."""
+        """Returns seconds by cause, and `total`, over all processes of the run so far."""
         seconds = {"total": self._now() - self._began, **self._lost, "input": self._input()}
+        names = dict.fromkeys([*seconds, *self._earlier])
         return {
-            name: round(value + self._earlier.get(name, 0.0), 3) for name, value in seconds.items()
+            name: round(seconds.get(name, 0.0) + self._earlier.get(name, 0.0), 3) for name in names
         }
 
     def metrics(self) -> dict[str, Any]:
-        """For `metrics.jsonl`: the share, and the seconds lost by cause."""
+        """Returns, for `metrics.jsonl`, the share and the seconds lost by cause."""
         seconds = self.to_json()
         return {"goodput": round(_share(seconds), 4), "lost_seconds": _lost(seconds)}
 
     def summary(self) -> str:
-        """One line for people."""
+        """Returns one line for people."""
         seconds = self.to_json()
         total = max(seconds["total"], 1e-9)
         causes = sorted(_lost(seconds).items(), key=lambda item: -item[1])
@@ -79,7 +80,7 @@ class Goodput:
 
 
 def _lost(seconds: dict[str, float]) -> dict[str, float]:
-    return {cause: seconds[cause] for cause in CAUSES}
+    return {cause: value for cause, value in seconds.items() if cause != "total"}
 
 
 def _share(seconds: dict[str, float]) -> float:
@@ -87,7 +88,7 @@ def _share(seconds: dict[str, float]) -> float:
 
 
 def process_began() -> float:
-    """When this process began, by `time.monotonic`; now, where the system does not say."""
+    """Returns when this process began, by `time.monotonic`; now, where the system does not say."""
     now = time.monotonic()
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from charlstm import distributed
 from charlstm.data.mapped import release
 from charlstm.data.streams import Streams
+from charlstm.runtime import distributed
 
 
 class HostWindows:
@@ -38,7 +38,7 @@ class HostWindows:
         self.seconds = 0.0
 
     def __call__(self, step: int, count: int) -> tuple[jax.Array]:
-        """The windows of updates `step` … `step + count - 1` and some more: [K, T+1, B]."""
+        """Returns the windows of updates `step` … `step + count - 1` and more: [K, T+1, B]."""
         begin = time.monotonic()
         if self._ahead is not None and self._ahead[0] == step:
             windows = self._ahead[1].result()

@@ -7,19 +7,20 @@ import json
 import jax
 import numpy as np
 
-from charlstm import coordination
 from charlstm.config import DataConfig
 from charlstm.data.corpus import Corpus, load_corpus
 from charlstm.data.mapped import release
 from charlstm.errors import UserError
+from charlstm.runtime import coordination
 
 _PROBES, _PROBE_BYTES = 64, 4096
 
 
 def load_shared_corpus(data: DataConfig) -> Corpus:
-    """The corpus of a configuration; of several processes the first opens, and hashes, it first.
+    """Opens the corpus of a configuration, the same in all processes.
 
-    The others map the file and compare its size and a few thousand bytes.
+    Process 0 opens and hashes it first. The others map the file and compare its size and a few
+    thousand bytes.
 
     Raises:
       UserError: see `load_corpus`; or processes have different texts.
@@ -28,7 +29,7 @@ def load_shared_corpus(data: DataConfig) -> Corpus:
     def load(sha256: str | None = None) -> Corpus:
         return load_corpus(data.corpus, data.valid_size, data.test_size, sha256)
 
-    if coordination.is_alone():
+    if coordination.is_single_process():
         return load()
     corpus: Corpus | None = None
 
@@ -40,7 +41,7 @@ def load_shared_corpus(data: DataConfig) -> Corpus:
             return json.dumps({"error": str(error)})
         return json.dumps({"sha256": corpus.sha256, "probe": _probe(corpus.data)})
 
-    said = json.loads(coordination.from_first(describe))
+    said = json.loads(coordination.broadcast(describe))
     if "error" in said:
         raise UserError(said["error"])
     if corpus is None:
@@ -54,7 +55,7 @@ def load_shared_corpus(data: DataConfig) -> Corpus:
 
 
 def _probe(text: np.ndarray) -> list[object]:
-    """Its size, and a digest of pieces from all over it."""
+    """Returns the size of a text, and a digest of pieces from all over it."""
     digest = hashlib.sha256()
     for start in np.linspace(0, max(0, len(text) - _PROBE_BYTES), _PROBES).astype(int):
         digest.update(text[start : start + _PROBE_BYTES].tobytes())

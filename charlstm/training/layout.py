@@ -1,4 +1,4 @@
-"""How parameters and optimizer state lie over the mesh.
+"""The layout of parameters and optimizer state over the mesh.
 
 Three layouts meet in an update. Parameters are *stored* in one, brought into a second to *compute*
 gradients with, and the optimizer works on a third. Which arrays are split where is decided by
@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from charlstm.distributed import DATA_AXIS, MODEL_AXIS
-from charlstm.training.state import TrainState
+from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
+from charlstm.training.train_state import TrainState
 
 Tree = TypeVar("Tree")
 
@@ -39,23 +39,23 @@ class Layout:
 
     @property
     def splits_weights(self) -> bool:
-        """Whether stored parameters, or their average, may not be whole on every device."""
+        """True if stored parameters, or their average, may not be whole on every device."""
         return self._model > 1 or (self._shard != "nothing" and self._data > 1)
 
     def for_computing(self, params: Tree) -> Tree:
-        """Parameters as gradients are computed with them."""
+        """Lays parameters out as gradients are computed with them."""
         return self._lay_out(params, over_data=False)
 
     def for_optimizer(self, tree: Tree) -> Tree:
-        """Gradients, parameters or optimizer state as the optimizer works on them."""
+        """Lays out gradients, parameters or optimizer state as the optimizer works on them."""
         return self._lay_out(tree, over_data=self._shard != "nothing")
 
     def for_storing(self, params: Tree) -> Tree:
-        """Parameters as they are kept from update to update."""
+        """Lays parameters out as they are kept from update to update."""
         return self._lay_out(params, over_data=self._shard == "parameters")
 
     def store(self, state: TrainState) -> TrainState:
-        """The whole state as it is kept from update to update."""
+        """Lays the whole state out as it is kept from update to update."""
         return TrainState(
             step=state.step,
             params=self.for_storing(state.params),
@@ -67,7 +67,7 @@ class Layout:
         )
 
     def gather(self, params: Tree) -> Tree:
-        """Parameters whole on every device."""
+        """Makes parameters whole on every device."""
         return jax.tree.map(lambda leaf: jax.reshard(leaf, jax.P()), params)
 
     def _lay_out(self, tree: Tree, *, over_data: bool) -> Tree:
@@ -80,7 +80,7 @@ class Layout:
         return jax.tree_util.tree_map_with_path(lay_out, tree)
 
     def _spec(self, path: tuple[Any, ...], shape: tuple[int, ...], over_data: bool) -> jax.P:
-        """Of an array by its place in the parameters, or in a part of an optimizer's state."""
+        """Returns an array's spec by its place in the parameters, or in an optimizer's state."""
         dimensions: list[str | None] = [None] * len(shape)
         if self._model > 1 and _is_between_hidden_units(path):
             dimensions[0] = MODEL_AXIS
@@ -94,7 +94,7 @@ class Layout:
 
 
 def _is_between_hidden_units(path: tuple[Any, ...]) -> bool:
-    """Whether the path ends like that of a matrix [H, 4H]."""
+    """Returns True if the path ends like that of a matrix [H, 4H]."""
     names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
     if names[-3:-2] != ["layers"]:
         return False

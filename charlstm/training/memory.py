@@ -1,15 +1,22 @@
-"""What an update needs of a device's memory, told before the first one; and what would fit.
+"""The memory that an update needs of a device, known before the first one; and what would fit.
 
 XLA plans a program's memory when it compiles it, so what does not fit is known before it is run.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from charlstm.errors import UserError
+from charlstm.runtime import coordination, distributed
+from charlstm.training.dispatch import CompiledDispatch
+from charlstm.training.program import Program
+
+if TYPE_CHECKING:
+    from charlstm.training.run import Run
 
 GIB = 2**30
 # Compilations that the search for the largest batch may cost.
@@ -17,7 +24,7 @@ MAX_TRIES = 4
 
 
 def needed_bytes(analysis: Any) -> int:
-    """Of one device, by XLA's account of a compiled program."""
+    """Returns the bytes of one device that a compiled program needs, by XLA's account."""
     return int(
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes
@@ -27,7 +34,7 @@ def needed_bytes(analysis: Any) -> int:
 
 
 def available_bytes() -> int | None:
-    """What one device has for this program; None if it does not say.
+    """Returns the bytes that one device has for this program; None if it does not say.
 
     An accelerator has a memory of its own; the CPU's devices share what the system has free.
     """
@@ -45,8 +52,29 @@ def available_bytes() -> int | None:
     return int(fields["MemAvailable"][0]) * 1024 // jax.local_device_count()
 
 
+def require_memory(run: "Run", dispatch: CompiledDispatch) -> int:
+    """Returns the bytes that an update of a run needs of each device.
+
+    Raises:
+      UserError: a device has less; the largest number of streams that would fit is named.
+    """
+
+    def needed(num_streams: int) -> int:
+        if num_streams == run.config.data.num_streams:
+            return needed_bytes(dispatch.memory_analysis())
+        config = run.config.replace({"data.num_streams": num_streams})
+        smaller = Program(config, run.alphabet, run.mesh)
+        streams = dataclasses.replace(run.streams, num_streams=num_streams)
+        compiled = smaller.compile(streams, run.corpus.split("train"), smaller.abstract_state())
+        return needed_bytes(compiled.memory_analysis())
+
+    multiple = run.mesh.shape[distributed.DATA_AXIS]
+    available = available_bytes() if coordination.is_single_process() else None
+    return require_fit(run.config.data.num_streams, multiple, available, needed)
+
+
 def describe(needed: int, available: int | None) -> str:
-    """`memory: 1.23 GiB of 78.00 GiB on each device`."""
+    """Returns a line such as `memory: 1.23 GiB of 78.00 GiB on each device`."""
     of = "" if available is None else f" of {available / GIB:.2f} GiB"
     return f"memory: {needed / GIB:.2f} GiB{of} on each device"
 
@@ -54,7 +82,7 @@ def describe(needed: int, available: int | None) -> str:
 def require_fit(
     num_streams: int, multiple: int, available: int | None, needed: Callable[[int], int]
 ) -> int:
-    """Makes sure that a batch fits.
+    """Makes sure that a batch fits into memory.
 
     Args:
       num_streams: B.
@@ -87,7 +115,7 @@ def require_fit(
 def _largest_that_fits(
     num_streams: int, multiple: int, available: int, needed: Callable[[int], int], wanted: int
 ) -> int:
-    """The largest multiple below `num_streams` that was seen to fit; 0 if none was.
+    """Returns the largest multiple below `num_streams` that was seen to fit; 0 if none was.
 
     What an update needs grows about linearly with the streams: each guess is put on the line
     through the last two.

@@ -29,7 +29,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def make_schedule(config: OptimizerConfig, num_updates: int) -> optax.Schedule:
-    """The learning rate as a function of the update's number, from 0.
+    """Returns the learning rate as a function of the update's number, from 0.
 
     A linear rise over the warm-up, the first update's rate above 0, then the schedule proper,
     which cosine and linear end with update `num_updates`.

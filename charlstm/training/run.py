@@ -1,288 +1,373 @@
-"""A run: from a configuration and a folder to a trained model in that folder.
+"""A run: what it was given, what it made of it, and everything that changes as it goes on.
 
-The folder holds config.json, metrics.jsonl, checkpoints/ and samples/. A run that finds checkpoints
-there goes on from the newest, after making sure that it is the same run.
+The run folder holds config.json, about.json, metrics.jsonl, checkpoints/ and samples/. A run that
+finds checkpoints there resumes from the newest, after making sure that it is the same run.
 """
 
-import json
-import os
-import time
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from absl import logging
 
-from charlstm import coordination, distributed
+from charlstm.checkpoint.metadata import METRIC
 from charlstm.config import Config
-from charlstm.data.corpus import Alphabet
-from charlstm.data.ngrams import cached_ngram_levels
+from charlstm.data.corpus import Alphabet, Corpus
+from charlstm.data.ngrams import NgramLevel, cached_ngram_levels
 from charlstm.data.streams import Streams
-from charlstm.errors import Ended, UserError
-from charlstm.files import replace_file
-from charlstm.model import language_model
-from charlstm.preemption import EXIT_SAVED, Watch
-from charlstm.training import memory
-from charlstm.training.about import FILE as ABOUT_FILE
-from charlstm.training.about import about, versions
-from charlstm.training.actions import make_actions
-from charlstm.training.checkpoint import Checkpoints
-from charlstm.training.conductor import Conductor, Pace
-from charlstm.training.continuing import read_weights, require_same_run, sized
-from charlstm.training.diagnosis.diagnostician import Diagnostician, make_probe, setting_of
-from charlstm.training.goodput import Goodput, process_began
+from charlstm.errors import Preempted, TrainingFailed
+from charlstm.model.language_model import LanguageModel
+from charlstm.runtime import coordination, distributed
+from charlstm.text_model import Model
+from charlstm.training import averaging, memory, resume, startup
+from charlstm.training.accumulator import MetricAccumulator
+from charlstm.training.console import Console, NullConsole, make_console
+from charlstm.training.control import Control, DispatchSize, Stop
+from charlstm.training.diagnosis.statistics import Block
+from charlstm.training.goodput import Goodput
+from charlstm.training.hooks import Hook
 from charlstm.training.input import load_shared_corpus
-from charlstm.training.introduction import describe_shardings, introduce
-from charlstm.training.loop import after_validation, ended, evaluation_is_due, fit, validate
-from charlstm.training.metrics import Console, make_console, make_metrics_file
-from charlstm.training.profile import Profile
-from charlstm.training.program import CompiledDispatch, Program
-from charlstm.training.progress import Progress
-from charlstm.training.writers import Writers, other_writers
+from charlstm.training.program import Program
+from charlstm.training.run_folder import make_run_folder, write_json
+from charlstm.training.run_info import FILE as INFO_FILE
+from charlstm.training.run_info import run_info
+from charlstm.training.run_state import RunState
+from charlstm.training.saving import Saved, Saver
+from charlstm.training.update import UpdateMetrics
+from charlstm.training.writers import MakeWriter, Writers
 
-SECONDS_UNTIL_FOLDER_IS_SEEN = 30  # a network's file system may be late
 
+class Run:
+    """One run of one configuration in one folder.
 
-def train(
-    config: Config,
-    folder: Path,
-    *,
-    init_from: str | None = None,
-    stop_after: int | None = None,
-    watch: Watch | None = None,
-    print_shardings: bool = False,
-    tensorboard: bool = False,
-    wandb_project: str | None = None,
-    profile_updates: tuple[int, int] | None = None,
-) -> None:
-    """Trains in `folder`, going on from its newest checkpoint if it has one.
+    Hooks may read all of its attributes.
 
-    Of several processes each calls this, with the same arguments.
-
-    Args:
-      config: the experiment.
-      folder: the run folder; made if need be.
-      init_from: a run or checkpoint whose weights a new run starts from.
-      stop_after: ends, saved, after this update of the full schedule.
-      watch: where signals to end arrive.
-      print_shardings: shows how every array of the state lies over the devices.
-      tensorboard: whether to write event files too.
-      wandb_project: the project at Weights & Biases to tell too.
-      profile_updates: the first update to trace, and the one to stop before.
-
-    Raises:
-      UserError: bad input, before anything is compiled or changed.
-      TrainingFailed: the run diverged, or another process died.
-      Ended: the run was asked to end, and has been saved.
+    Attributes:
+      config, workdir: what it was given.
+      corpus, alphabet, streams: its text.
+      mesh: its devices, in force as `jax.set_mesh`.
+      program: what it computes.
+      train_state: the arrays; donated to the next dispatch.
+      run_state: counters, time, validations, diagnoses.
+      updates: made so far, over all restarts.
+      first, last: the updates that this process begins after and ends with.
+      levels: n-gram levels of the validation split, in process 0.
+      validation: figures of the validation at this update; empty if there was none.
+      evaluation_pending: True if preemption left an evaluation off that is still to be made.
+      last_line: the newest line of metrics.
+      logged_block: the statistics of the updates that were logged at this update, if any.
+      writers, console, control: where it is told, and who decides what comes next.
     """
-    goodput = Goodput(process_began())
-    # Input.
-    corpus = load_shared_corpus(config.data)
-    alphabet = Alphabet.of(config.model.alphabet, corpus.data)
-    text = corpus.split("train")
-    streams = Streams(len(text), config.data.num_streams, config.data.window_length)
-    corpus.split("valid")  # raises if nothing is held out
 
-    # Devices.
-    mesh = distributed.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
-    _make_folder(folder)
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        corpus: Corpus,
+        mesh: jax.sharding.Mesh,
+        goodput: Goodput,
+    ):
+        self.config, self.workdir, self.corpus, self.mesh = config, workdir, corpus, mesh
+        self.alphabet = Alphabet.of(config.model.alphabet, corpus.data)
+        self.streams = _streams(config, corpus)
+        self.console: Console = NullConsole()
+        self.writers = Writers(workdir, [])
+        self.levels: Sequence[NgramLevel] = []
+        self.validation: dict[str, float] = {}
+        self.evaluation_pending = False
+        self.last_line: dict[str, Any] = {}
+        self.logged_block: Block | None = None
+        self._goodput = goodput
+        self._hooks: Sequence[Hook] = []
+        self._figures: dict[str, Any] = {}  # that join the next line
+        self._waiting: tuple[int, UpdateMetrics] | None = None
+        self._mark = 0.0
 
-    with jax.set_mesh(mesh):
-        # State: new, from another model's weights, or as this run left it.
-        checkpoints = Checkpoints(folder, config.training.keep_last, config.training.keep_every)
-        step = checkpoints.latest_step()
-        metadata = None if step is None else checkpoints.metadata(step)
-        config = sized(config, alphabet, None if metadata is None else metadata.config)
-        program = Program(config, alphabet, mesh)
-        if step is not None and metadata is not None:
-            require_same_run(folder, metadata, config, corpus)
-            with goodput.lost_to("restore"):
-                state = checkpoints.restore(step, program.abstract_state())
-            progress = Progress.of(metadata.clock, config.optimizer, goodput)
-            logging.info("going on from update %d of %s", step, folder)
+    @classmethod
+    @contextlib.contextmanager
+    def open(
+        cls,
+        config: Config,
+        workdir: Path,
+        *,
+        init_from: str | Path | None = None,
+        stop_after: int | None = None,
+        began: float | None = None,
+    ) -> Iterator["Run"]:
+        """Opens the text, the devices and the folder; restores the state, or makes a new one.
+
+        Args:
+          config, workdir, init_from, stop_after, began: see `train`.
+
+        Raises:
+          UserError: bad input, before anything is compiled or changed.
+        """
+        goodput = Goodput(began)
+        corpus = load_shared_corpus(config.data)
+        _streams(config, corpus)  # raises if the text is too short
+        corpus.split("valid")  # raises if nothing is held out
+        mesh = distributed.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
+        make_run_folder(workdir)
+        with jax.set_mesh(mesh):
+            run = cls(config, workdir, corpus, mesh, goodput)
+            try:
+                run._restore_or_begin(init_from, stop_after)
+                yield run
+            except Preempted as end:  # process 0 speaks for all
+                raise Preempted(str(end) if coordination.is_first() else "", end.code) from end
+            except jax.errors.JaxRuntimeError as error:
+                if coordination.is_single_process():
+                    raise
+                logging.debug("a process was lost", exc_info=error)
+                # Whatever is left to do would wait for the dead.
+                coordination.abort(" ".join(str(error).split())[:200])
+            finally:
+                run._close()
+
+    def _restore_or_begin(self, init_from: str | Path | None, stop_after: int | None) -> None:
+        self._saver = Saver(self.workdir, self.config, self.alphabet, self.corpus)
+        saved_config = self._saver.saved_config
+        self.config = config = resume.sized(self.config, self.alphabet, saved_config)
+        self.program = Program(config, self.alphabet, self.mesh)
+        saved = self._saver.restore(self.program, config, self._goodput)
+        if saved is not None:
+            logging.info("going on from update %d of %s", saved.updates, self.workdir)
         else:
-            start = None if init_from is None else read_weights(init_from, config, alphabet, mesh)
-            state = program.initialise(config.training.seed)
-            progress = Progress.new(config.optimizer, goodput)
-            if start is not None:
-                state = program.start_from(start, state)
-                logging.info("starting from the weights of %s", init_from)
-        if coordination.is_first():
-            _write_json(folder / "config.json", config.to_json())
-        stop = min(stop_after or config.training.num_updates, config.training.num_updates)
-        first_step = step or 0
-        # A run that had to end in the midst of an evaluation makes up for it.
-        made_up = metadata is None or bool(metadata.metrics) or first_step > stop
-        made_up = made_up or not evaluation_is_due(first_step, config.training)
-        if first_step >= stop and made_up:
-            logging.info("nothing to do: %s is at update %d of %d", folder, first_step, stop)
-            checkpoints.close()
-            return
+            saved = self._begin(init_from)
+        write_json(self.workdir / "config.json", config.to_json())
+        self.first = self.updates = saved.updates
+        self.train_state, self.run_state = saved.train_state, saved.run_state
+        self._validation_before = saved.validation
+        num_updates = config.training.num_updates
+        self.last = min(stop_after or num_updates, num_updates)
+        # A run that had to end in the middle of an evaluation makes up for it.
+        is_due = saved_config is not None and self.evaluation_is_due()
+        self.evaluation_pending = is_due and not saved.validation and self.first <= self.last
+        self._accumulator = MetricAccumulator(self.run_state, self.streams.bytes_per_update)
 
-        profile = None
-        if profile_updates is not None:
-            num_updates = config.training.num_updates
-            profile = Profile(folder, *profile_updates, step=first_step, num_updates=num_updates)
-        others = other_writers(
-            folder,
-            first_step,
-            tensorboard=tensorboard,
-            wandb_project=wandb_project,
-            config=config.to_json(),
-        )
+    def _begin(self, init_from: str | Path | None) -> Saved:
+        """Returns the state of a run that begins, perhaps with the weights of another."""
+        config = self.config
+        start = None
+        if init_from is not None:
+            start = resume.read_weights(str(init_from), config, self.alphabet, self.mesh)
+        state = self.program.initialize(config.training.seed)
+        if start is not None:
+            state = self.program.start_from(start, state)
+            logging.info("starting from the weights of %s", init_from)
+        return Saved(0, state, RunState.new(config.optimizer, self._goodput), {})
 
-        # The update, compiled before the first step.
-        with goodput.lost_to("compile"):
-            dispatch = program.compile(streams, text, state)
-            needed = _require_memory(config, alphabet, mesh, text, dispatch)
-        goodput.counts_input_by(dispatch.input_seconds)
-        introduce(config, corpus, alphabet, state, mesh)
+    @property
+    def is_finished(self) -> bool:
+        """True if nothing is left to do."""
+        return self.updates >= self.last and not self.evaluation_pending
+
+    def prepare(
+        self, hooks: Sequence[Hook], writers: Sequence[MakeWriter], stop: Stop | None
+    ) -> None:
+        """Checks the hooks, compiles the update, makes sure that it fits, and tells about the run.
+
+        Args:
+          hooks: in their order.
+          writers: make the writers beside the run folder's own.
+          stop: see `train`.
+
+        Raises:
+          UserError: bad input, or an update does not fit into memory.
+        """
+        for hook in hooks:
+            hook.check(self)
+        config, training = self.config, self.config.training
+        self.writers = Writers.make(self.workdir, self.first, config.to_json(), writers)
+        with self._goodput.lost_to("compile"):
+            text = self.corpus.split("train")
+            self._dispatch = self.program.compile(self.streams, text, self.train_state)
+            needed = memory.require_memory(self, self._dispatch)
+        self._goodput.count_input(self._dispatch.input_seconds)
+        startup.log_summary(self)
         logging.info("%s", memory.describe(needed, memory.available_bytes()))
-        levels = cached_ngram_levels(corpus, "valid") if coordination.is_first() else []
         if coordination.is_first():
-            num_parameters = language_model.num_parameters(state.params)
-            told = about(config, corpus, alphabet, num_parameters, levels, mesh, versions())
-            _write_json(folder / ABOUT_FILE, told)
-        if print_shardings:
-            logging.info("%s", describe_shardings(state))
+            self.levels = cached_ngram_levels(self.corpus, "valid")
+        write_json(self.workdir / INFO_FILE, run_info(self))
+        size = DispatchSize(training.updates_per_dispatch, self._dispatch.max_updates)
+        self.control = Control(size, stop, training.checkpoint_seconds)
+        self.console = make_console(training.num_updates, self.first)
+        self._hooks = hooks
+        for hook in hooks:
+            hook.start(self)
+        self._begin_averaging(self._validation_before)
+        self._goodput.started()
 
-        # Train.
-        training = config.training
-        pace = Pace(training.updates_per_dispatch, dispatch.max_updates)
-        conductor = Conductor(pace, watch, training.checkpoint_seconds)
-        writer = Writers([make_metrics_file(folder, first_step), *others])
-        actions = make_actions(
-            config, writer, corpus, alphabet, levels, checkpoints, progress, program, conductor
-        )
-        console = make_console(training.num_updates, first_step)
-        diagnostician = Diagnostician(
-            setting_of(config, streams, state.params, levels),
-            progress.history,
-            make_probe(
-                program.evaluator_of(corpus.data),
-                corpus.bounds.valid,
-                config.data.reset_every,
-                conductor.leaving,
-            ),
-            writer,
-            console,
-        )
-        diagnostician.began(first_step)
-        if watch is not None:
-            watch.start()
-        goodput.started()
-        try:
-            with jax.transfer_guard("disallow"):
-                validated: dict[str, float] = {}
-                if not made_up:
-                    with goodput.lost_to("evaluation"):
-                        validated = validate(state.weights, first_step, actions, console)
-                    if not validated:
-                        raise ended(first_step, watch.code if watch and watch.code else EXIT_SAVED)
-                    writer.amend({"step": first_step} | validated)
-                    bits = validated["valid_bits_per_byte"]
-                    diagnostician.validated(first_step, state.weights, bits)
-                    if coordination.is_first():
-                        remembered = progress.history.to_json()
-                        checkpoints.add_metrics(first_step, validated, remembered)
-                elif metadata is not None:
-                    validated = metadata.metrics
-                state = after_validation(state, first_step, validated, progress, console)
-                fit(
-                    state,
-                    dispatch,
-                    streams,
-                    training,
-                    stop,
-                    actions,
-                    progress,
-                    writer,
-                    console,
-                    conductor,
-                    diagnostician,
-                    config.optimizer.clip_norm,
-                    profile,
-                )
-            _finish(checkpoints, goodput, console)
-        except Ended as end:
-            _finish(checkpoints, goodput, console)
-            raise Ended(str(end) if coordination.is_first() else "", end.code) from end
-        except OSError as error:
-            raise UserError(
-                f"could not write to {folder} ({error.strerror}): make room or choose another "
-                "--workdir; the same command goes on from the last checkpoint"
-            ) from error
-        except jax.errors.JaxRuntimeError as error:
-            if coordination.is_alone():
-                raise
-            logging.debug("a process was lost", exc_info=error)
-            # Whatever is left to do would wait for the dead.
-            coordination.leave_the_lost(" ".join(str(error).split())[:200])
-        finally:
-            console.close()
-            if profile is not None:
-                profile.close()
-            writer.close()
-            checkpoints.close()
+    # Updates.
 
+    def dispatch(self, count: int) -> None:
+        """Starts the next `count` updates; then takes the metrics of the dispatch before.
 
-def _finish(checkpoints: Checkpoints, goodput: Goodput, console: Console) -> None:
-    """Returns when all is on disk, and says where the time went."""
-    with goodput.lost_to("save"):
-        checkpoints.wait()
-    console.say(goodput.summary())
+        So the host stays one dispatch ahead, and neither it nor the devices wait.
+        """
+        before, begun = self._waiting, self.run_state.clock.seconds()
+        self.train_state, metrics = self._dispatch(self.train_state, self.updates, count)
+        self.updates += count
+        self.validation, self.logged_block = {}, None
+        self._waiting = (count, metrics)
+        if before is None:
+            self._mark = begun
+        else:
+            self._collect(*before)
 
+    def settle(self) -> None:
+        """Waits for the last dispatch and takes its metrics; the devices are idle then."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._collect(*waiting)
 
-def _require_memory(
-    config: Config,
-    alphabet: Alphabet,
-    mesh: jax.sharding.Mesh,
-    text: np.ndarray,
-    dispatch: CompiledDispatch,
-) -> int:
-    """The bytes that an update needs of each device; raises `UserError` if it has less."""
-
-    def needed(num_streams: int) -> int:
-        if num_streams == config.data.num_streams:
-            return memory.needed_bytes(dispatch.memory_analysis())
-        smaller = Program(config.replace({"data.num_streams": num_streams}), alphabet, mesh)
-        streams = Streams(len(text), num_streams, config.data.window_length)
-        compiled = smaller.compile(streams, text, smaller.abstract_state())
-        return memory.needed_bytes(compiled.memory_analysis())
-
-    multiple = mesh.shape[distributed.DATA_AXIS]
-    available = memory.available_bytes() if coordination.is_alone() else None
-    return memory.require_fit(config.data.num_streams, multiple, available, needed)
-
-
-def _make_folder(folder: Path) -> None:
-    """Makes the run folder, writable, in process 0; makes sure that all processes see it."""
-
-    def make() -> str:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".write-test-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            return str(error.strerror)
-        return ""
-
-    trouble = coordination.from_first(make)
-    if trouble:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({trouble}): choose another --workdir"
-        )
-    until = time.monotonic() + SECONDS_UNTIL_FOLDER_IS_SEEN
-    while not folder.is_dir():
-        if time.monotonic() > until:
-            raise UserError(
-                f"process {jax.process_index()} does not see the run folder {folder.absolute()} "
-                "that process 0 has made: choose a --workdir on a file system that all share"
+    def _collect(self, count: int, metrics: UpdateMetrics) -> None:
+        metrics = jax.device_get(metrics)
+        now = self.run_state.clock.seconds()
+        self.control.dispatch_size.update(count, now - self._mark)
+        self._accumulator.update(count, metrics, now - self._mark)
+        self._mark = now
+        skipped = self.run_state.skipped_in_a_row
+        if skipped >= self.config.training.max_skipped_in_a_row:
+            raise TrainingFailed(
+                f"{skipped} updates in a row had a loss or gradient that was not finite: the run "
+                "ends and its checkpoints are as they were; lower optimizer.learning_rate or set "
+                "optimizer.clip_norm, and start from the last one"
             )
-        time.sleep(0.1)
+
+    # Hooks.
+
+    def next_due(self) -> int:
+        """Returns the next update after which a hook is due, or the run ends."""
+        marks = (hook.next_due(self.updates) for hook in self._hooks)
+        return min([self.last, *(mark for mark in marks if mark is not None)])
+
+    def call_due_hooks(self) -> None:
+        """Calls the hooks that are due, in order; books their time under their causes."""
+        for hook in self._hooks:
+            if hook.is_due(self):
+                with self._goodput.lost_to(hook.cause) if hook.cause else contextlib.nullcontext():
+                    hook(self)
+
+    def evaluation_is_due(self) -> bool:
+        """Returns True if the state after this update is to be validated."""
+        training = self.config.training
+        every = training.evaluate_every
+        return self.updates == training.num_updates or (every > 0 and self.updates % every == 0)
+
+    def set_validation(self, figures: dict[str, float]) -> None:
+        """Takes the figures of a validation; averaging of the parameters may start with it."""
+        self.validation, self.evaluation_pending = figures, False
+        if self.updates == self.first:  # its line was written by an earlier process
+            self.writers.merge({"step": self.updates} | figures)
+        else:
+            self._figures |= figures
+        self._begin_averaging(figures)
+
+    def _begin_averaging(self, validation: Mapping[str, float]) -> None:
+        bits = validation.get(METRIC)
+        if bits is not None and self.run_state.validations.update(self.updates, bits):
+            self.console.log(
+                f"the validation has stalled: from update {self.updates} on parameters are averaged"
+            )
+            self.train_state = averaging.begin(self.train_state, self.updates)
+
+    # What it tells.
+
+    @property
+    def has_unlogged_updates(self) -> bool:
+        """True if updates were made since the last line of metrics."""
+        return self._accumulator.updates > 0
+
+    def log(self, figures: Mapping[str, Any]) -> None:
+        """Adds figures of this update to `metrics.jsonl`, in a line of their own.
+
+        Args:
+          figures: by name; numbers (scalars of NumPy and JAX too), texts, or None. A number that is
+            not finite is written as None.
+        """
+        self.writers.write(
+            {"step": self.updates} | {name: _plain(value) for name, value in figures.items()}
+        )
+
+    def write_line(self) -> None:
+        """Writes the line of metrics of the updates since the last one."""
+        clip_norm = self.config.optimizer.clip_norm
+        line, self.logged_block = self._accumulator.take(self.updates, clip_norm)
+        self.last_line, self._figures = line | self._figures, {}
+        self.writers.write(self.last_line)
+
+    def model(self) -> Model:
+        """Returns the model as it is now, on one device; it stays valid."""
+        whole = self.whole_model()
+        params = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole.params)
+        with jax.set_mesh(distributed.single_device_mesh()):
+            params = jax.tree.map(jnp.copy, params)  # the next dispatch takes the originals
+        return Model(params, whole.alphabet, whole.network, whole.reset_every)
+
+    def evaluation_model(self) -> LanguageModel:
+        """Returns the model as the mesh evaluates it; it is valid until the next dispatch."""
+        return self.program.evaluation_model(self.train_state)
+
+    def whole_model(self) -> LanguageModel:
+        """Returns the model whole on every device; it is valid until the next dispatch."""
+        return self.program.whole_model(self.train_state)
+
+    # What it keeps.
+
+    def save(self) -> None:
+        """Starts saving a checkpoint of this update in the background, if there is none yet.
+
+        A validation that was made up for is added to the checkpoint that was saved without.
+
+        Raises:
+          UserError: this save or the one before it could not be written.
+          TrainingFailed: the parameters are not finite.
+        """
+        saved = Saved(self.updates, self.train_state, self.run_state, self.validation)
+        with self._goodput.lost_to("save"):
+            if self._saver.save(saved, self.config):
+                self.control.saved()
+            elif self.validation and self.updates == self.first:
+                self._saver.add_validation(saved)
+
+    def finish(self) -> None:
+        """Returns when all is on disk, and says where the time went."""
+        with self._goodput.lost_to("save"):
+            self._saver.wait()
+        self.console.log(self._goodput.summary())
+
+    def preempt(self, code: int) -> Preempted:
+        """Saves the run and returns what to raise for an end with exit code `code`."""
+        if self.has_unlogged_updates:
+            self.write_line()
+        self.save()
+        self.finish()
+        if self.updates == 0:
+            message = "ended before an update was made; the same command begins again"
+        else:
+            message = f"saved at update {self.updates}; the same command goes on from there"
+        return Preempted(message, code)
+
+    def _close(self) -> None:
+        self.console.close()
+        for hook in self._hooks:
+            hook.close()
+        self.writers.close()
+        if hasattr(self, "_saver"):  # the folder could be opened
+            self._saver.close()
 
 
-def _write_json(path: Path, values: Any) -> None:
-    replace_file(path, json.dumps(values, indent=2) + "\n")
+def _plain(value: Any) -> Any:
+    """Returns a figure as JSON has it."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _streams(config: Config, corpus: Corpus) -> Streams:
+    data = config.data
+    return Streams(len(corpus.split("train")), data.num_streams, data.window_length)

@@ -1,47 +1,99 @@
-"""Where a run is told beside its own folder: TensorBoard, Weights & Biases.
+"""Where a run's figures and samples go: its folder, TensorBoard, Weights & Biases.
 
-Both are optional. Neither has a say in the run: what they show is written to the run folder too.
+The latter two are optional. Neither decides anything: what they show is written to the run folder
+too.
 """
 
+import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from charlstm import coordination
 from charlstm.errors import UserError
+from charlstm.runtime import coordination
 from charlstm.sampling.text import printable
-from charlstm.training.metrics import Writer, is_figures
+from charlstm.training.metrics_file import MetricsFile, is_figures
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_ID_FILE = "wandb_id"
 
 
-class Writers:
-    """Several writers as one."""
+class Writer(Protocol):
+    """Takes the figures and samples of a run as it goes."""
 
-    def __init__(self, writers: Sequence[Writer]):
-        self._writers = writers
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Takes the figures, or a diagnosis, of an update; `step` is among them."""
+
+    def merge(self, values: Mapping[str, Any]) -> None:
+        """Takes more figures of the last update written, `step` among them too."""
+
+    def sample(self, step: int, drawn: bytes) -> None:
+        """Takes a text that the model made."""
+
+    def close(self) -> None:
+        """Takes no more; what is still waiting is sent on."""
+
+
+# Makes a writer for a run: (run folder, the update it resumes from, its configuration as JSON).
+MakeWriter = Callable[[Path, int, dict[str, Any]], Writer]
+
+
+class Writers:
+    """Several writers as one; in a process that is not the first there are none.
+
+    A writer that cannot write raises one line: the run goes on from its last checkpoint.
+    """
+
+    def __init__(self, run: Path, writers: Sequence[Writer]):
+        self._run, self._writers = run, writers
+
+    @classmethod
+    def make(
+        cls, run: Path, step: int, config: dict[str, Any], others: Sequence[MakeWriter]
+    ) -> "Writers":
+        """Returns the run folder's own writer and those that are asked for beside it.
+
+        Raises:
+          UserError: an extra is not installed.
+        """
+        if not coordination.is_first():
+            return cls(run, [])
+        more = [make(run, step, config) for make in others]
+        return cls(run, [MetricsFile(run, step), *more])
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
-        for writer in self._writers:
-            writer.write(values)
+        with self._errors():
+            for writer in self._writers:
+                writer.write(values)
 
-    def amend(self, values: Mapping[str, Any]) -> None:
+    def merge(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
-        for writer in self._writers:
-            writer.amend(values)
+        with self._errors():
+            for writer in self._writers:
+                writer.merge(values)
 
     def sample(self, step: int, drawn: bytes) -> None:
         """See `Writer`."""
-        for writer in self._writers:
-            writer.sample(step, drawn)
+        with self._errors():
+            for writer in self._writers:
+                writer.sample(step, drawn)
 
     def close(self) -> None:
         """See `Writer`."""
         for writer in self._writers:
             writer.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"could not write to {self._run} ({error.strerror}): make room or choose another "
+                "--workdir; the same command goes on from the last checkpoint"
+            ) from error
 
 
 class TensorBoardWriter:
@@ -49,14 +101,15 @@ class TensorBoardWriter:
 
     Args:
       run: the run folder.
-      step: the update that the run goes on from; TensorBoard drops what an earlier process wrote
+      step: the update that the run resumes from; TensorBoard drops what an earlier process wrote
         of later ones.
+      config: not shown there.
 
     Raises:
       UserError: the extra is not installed.
     """
 
-    def __init__(self, run: Path, step: int):
+    def __init__(self, run: Path, step: int, config: dict[str, Any]):
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
@@ -76,7 +129,7 @@ class TensorBoardWriter:
             self._writer.add_scalar(name, value, values["step"])
         self._writer.flush()
 
-    def amend(self, values: Mapping[str, Any]) -> None:
+    def merge(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
         self.write(values)
 
@@ -96,15 +149,16 @@ class WandbWriter:
     """A run at Weights & Biases; its id is kept in the run folder and survives resumption.
 
     Args:
-      run: the run folder.
       project: the project's name.
+      run: the run folder.
+      step: the update that the run resumes from.
       config: the configuration, to be shown there.
 
     Raises:
       UserError: the extra is not installed.
     """
 
-    def __init__(self, run: Path, project: str, config: dict[str, Any]):
+    def __init__(self, project: str, run: Path, step: int, config: dict[str, Any]):
         try:
             import wandb
         except ImportError as error:
@@ -128,7 +182,7 @@ class WandbWriter:
             shown["diagnosis"] = f"{values['diagnosis']}: {values['message']}"
         self._run.log(shown, step=values["step"])
 
-    def amend(self, values: Mapping[str, Any]) -> None:
+    def merge(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""
         self.write(values)
 
@@ -141,25 +195,8 @@ class WandbWriter:
         self._run.finish()
 
 
-def other_writers(
-    run: Path, step: int, *, tensorboard: bool, wandb_project: str | None, config: dict[str, Any]
-) -> list[Writer]:
-    """The writers asked for beside the run folder's own; in process 0.
-
-    Raises:
-      UserError: an extra is not installed.
-    """
-    writers: list[Writer] = []
-    if coordination.is_first():
-        if tensorboard:
-            writers.append(TensorBoardWriter(run, step))
-        if wandb_project is not None:
-            writers.append(WandbWriter(run, wandb_project, config))
-    return writers
-
-
 def scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a line of metrics, grouped: `train/bits_per_byte`, `lost_seconds/save`."""
+    """Yields the numbers of a line, grouped: `train/bits_per_byte`, `lost_seconds/save`."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from scalars(value, f"{prefix}{key}/")

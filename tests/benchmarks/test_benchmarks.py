@@ -12,7 +12,6 @@ QUICK = ("--rounds=2", "--turn_seconds=0.02")
 SHAPE = "--shapes=2x8-B4-T8"
 
 RUNS = {
-    "correctness": ("--dtype=float32", "--recurrence=scan,split", "--shape=2x8-B4-T8"),
     "train_throughput": (SHAPE, "--tiny", "--cpu_devices=1", "--nomemory", *QUICK),
     "sampling_throughput": ("--models=2x8", "--batch=1", "--tiny", "--torch_threads=1", *QUICK),
     "input_pipeline": (SHAPE, "--text_bytes=4000000", *QUICK),
@@ -57,6 +56,15 @@ def test_benchmark_runs_and_reports(benchmark, name):
     assert all(row["status"] == "ok" and row["bytes_per_second"] > 0 for row in ours)
 
 
+def test_every_recurrence_that_is_asked_for_is_compared_with_all_that_it_can_keep(benchmark):
+    arguments = ("--dtype=float32", "--recurrence=scan,split", "--shape=2x8-B4-T8")
+    report = benchmark("correctness", *arguments)
+    (rows,) = report["tables"].values()
+    choices = [(row["recurrence"], row["residuals"]) for row in rows]
+    assert choices == [("scan", "gates"), ("scan", "state"), ("split", "gates")]
+    assert all(0 < row["gradient_error"] < 1e-5 for row in rows)
+
+
 def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
     peers = ("--peers=torch,plain", "--inputs=one-hot", "--precisions=float32", "--seeds=question")
     sizes = ("--shapes=1x8-B4-T4", "--seed_shapes=1x8-B4-T4", "--tiny")
@@ -75,8 +83,8 @@ def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
 
 
 SAME_UPDATES = """
-from benchmarks.contestants.bare_training import BareProgram
-from benchmarks.contestants.charlstm_training import Training
+from benchmarks.competitors.bare_training import BareProgram
+from benchmarks.competitors.charlstm_training import Training
 from benchmarks.workloads import Shape
 from charlstm.training.program import Program
 spec = {"shape": Shape.parse("2x8-B4-T8").to_json(), "cpu_devices": 1}

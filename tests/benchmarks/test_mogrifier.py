@@ -6,7 +6,9 @@ import numpy as np
 
 from benchmarks import mogrifier
 from charlstm.config import Config, ModelConfig
-from charlstm.model import language_model
+from charlstm.model import parameters
+from charlstm.model.network import Network, next_symbol_nats
+from charlstm.runtime.targets import Target
 
 CONFIG = Config(model=ModelConfig(num_layers=2, hidden_size=6))
 NUM_SYMBOLS, EMBEDDING_SIZE = 11, 4
@@ -34,12 +36,13 @@ def test_input_and_output_scale_each_other_in_turn() -> None:
 def test_without_rounds_it_is_the_plain_network() -> None:
     params = mogrifier.initial_params(CONFIG, NUM_SYMBOLS, 0, EMBEDDING_SIZE)
     window = jax.random.randint(jax.random.key(2), (9, 5), 0, NUM_SYMBOLS)
-    carry = language_model.zero_carry(params, 5)
+    carry = parameters.zero_carry(params, 5)
+    network = Network.of(CONFIG.model, Target.of_this_machine()).in_dtype(jnp.float32)
 
-    nats, after = mogrifier.loss(params, carry, window)
+    nats, after = mogrifier.loss(network, params, carry, window)
 
-    logits, expected = language_model.apply(params, carry, window[:-1])
-    scores, _ = language_model.next_symbol_nats(logits, window[1:])
+    logits, expected = network.apply(params, carry, window[:-1])
+    scores, _ = next_symbol_nats(logits, window[1:])
     np.testing.assert_allclose(nats, jnp.mean(scores), rtol=1e-5)
     np.testing.assert_allclose(after["h"], expected["h"], rtol=1e-4, atol=1e-6)
 

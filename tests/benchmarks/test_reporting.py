@@ -8,13 +8,13 @@ import pytest
 from benchmarks import reporting
 from benchmarks.reporting import Column, Report, markdown_table
 
-COLUMNS = (Column("name", "contestant"), Column("rate", "bytes/s", reporting.short))
+COLUMNS = (Column("name", "competitor"), Column("rate", "bytes/s", reporting.short))
 ROWS = [{"name": "ours", "rate": 48_200.0}, {"name": "a|b", "status": "not installed (torch)"}]
 
 
 def test_a_table_is_aligned_and_a_missing_value_leaves_its_cell_empty():
     lines = markdown_table(ROWS, COLUMNS).splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["contestant", "bytes/s"]
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["competitor", "bytes/s"]
     assert lines[2].split() == ["|", "ours", "|", "48.2k", "|"]
     assert lines[3].startswith(r"| a\|b ")
     assert len({len(line) for line in lines}) == 1

@@ -1,8 +1,12 @@
 """`charlstm sample` as users run it."""
 
+import os
 import shutil
 
 import pytest
+from planted import make_run
+
+import charlstm as library
 
 
 @pytest.fixture
@@ -13,8 +17,14 @@ def sample(charlstm, trained):
     return run
 
 
-def test_standard_output_holds_the_text_alone(sample):
-    done = sample("--num_bytes=200", "--seed=3", "--prompt=a", text=False)
+@pytest.fixture(scope="module")
+def all_bytes(tmp_path_factory):
+    """A run folder whose model knows all 256 bytes."""
+    return make_run(tmp_path_factory.mktemp("bytes") / "run")
+
+
+def test_without_echo_standard_output_holds_what_was_made_alone(sample):
+    done = sample("--num_bytes=200", "--seed=3", "--prompt=a", "--noecho", text=False)
     assert done.returncode == 0, done.stderr
     # The tiny model's alphabet is ASCII: a byte is a character. A line break ends the output.
     assert len(done.stdout) == 201 and done.stdout[-1:] == b"\n"
@@ -22,35 +32,70 @@ def test_standard_output_holds_the_text_alone(sample):
 
 
 def test_the_seed_decides_the_text(sample):
-    first = sample("--num_bytes=100", "--seed=3").stdout
-    assert sample("--num_bytes=100", "--seed=3").stdout == first
-    assert sample("--num_bytes=100", "--seed=4").stdout != first
+    first = sample("--num_bytes=100", "--seed=3", "--noecho").stdout
+    assert sample("--num_bytes=100", "--seed=3", "--noecho").stdout == first
+    assert sample("--num_bytes=100", "--seed=4", "--noecho").stdout != first
 
 
 def test_temperature_zero_is_greedy_whatever_the_seed(sample):
-    first = sample("--num_bytes=60", "--temperature=0", "--seed=1").stdout
-    assert sample("--num_bytes=60", "--temperature=0", "--seed=2").stdout == first
+    greedy = "--num_bytes=60", "--temperature=0", "--noecho"
+    assert sample(*greedy, "--seed=2").stdout == sample(*greedy, "--seed=1").stdout != ""
 
 
 def test_a_checkpoint_stands_alone(sample, trained, tmp_path):
     """Moved elsewhere, without its run folder or its text, it gives the same bytes."""
     step = tmp_path / "elsewhere"
     shutil.copytree(trained / "checkpoints" / "40", step)
-    wanted = sample("--num_bytes=50", checkpoint=trained / "checkpoints" / "40").stdout
-    assert sample("--num_bytes=50", checkpoint=step).stdout == wanted
+    flags = "--num_bytes=50", "--noecho"
+    wanted = sample(*flags, checkpoint=trained / "checkpoints" / "40").stdout
+    assert len(wanted) == 51 and sample(*flags, checkpoint=step).stdout == wanted
 
 
 def test_several_samples_differ(sample):
-    done = sample("--num_bytes=30", "--num_samples=3", "--prompt=the ", "--temperature=1.5")
-    lines = done.stdout
+    flags = "--num_bytes=30", "--num_samples=3", "--prompt=the ", "--temperature=1.5"
+    lines = sample(*flags, "--noecho").stdout
     assert len(lines) == 3 * 31
     assert len({lines[:30], lines[31:61], lines[62:92]}) == 3
 
 
 def test_prompt_file_and_raw(sample, tmp_path):
     (tmp_path / "prompt.txt").write_text("some words\n" * 40)
-    done = sample(f"--prompt_file={tmp_path / 'prompt.txt'}", "--num_bytes=20", "--raw")
+    prompt = f"--prompt_file={tmp_path / 'prompt.txt'}"
+    done = sample(prompt, "--num_bytes=20", "--raw", "--noecho")
     assert done.returncode == 0 and len(done.stdout) == 20
+    assert sample(prompt, "--num_bytes=20", "--raw").stdout == "some words\n" * 40 + done.stdout
+
+
+@pytest.mark.parametrize("end", [("\n", ()), ("", ("--raw",))], ids=["text", "raw"])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_the_prompt_stands_before_each_text(sample, num_samples, end):
+    """A line break follows each text, unless its bytes are wanted as they are."""
+    after, raw = end
+    flags = "--num_bytes=30", f"--num_samples={num_samples}", "--prompt=the ", "--seed=5", *raw
+    echoed, alone = sample(*flags), sample(*flags, "--noecho")
+    assert echoed.returncode == alone.returncode == 0, echoed.stderr + alone.stderr
+    length = 30 + len(after)
+    texts = [alone.stdout[n * length : (n + 1) * length] for n in range(num_samples)]
+    assert all(len(text) == length and text.endswith(after) for text in texts)
+    assert len(set(texts)) == num_samples and len(alone.stdout) == num_samples * length
+    assert echoed.stdout == "".join("the " + text for text in texts)
+
+
+@pytest.mark.parametrize("is_completed", [True, False])
+def test_a_character_may_begin_in_the_prompt_and_end_in_what_follows(
+    sample, all_bytes, is_completed
+):
+    """It is shown as the character that both make, or as one broken sequence."""
+    prompt = "café".encode()[:-1]
+    model = library.load(all_bytes)
+    drawn = ((seed, model.generate(prompt, 20, seed=seed)) for seed in range(1000))
+    seed, made = next((s, m) for s, m in drawn if (0x80 <= m[0] < 0xC0) == is_completed)
+    flags = f"--prompt={os.fsdecode(prompt)}", "--num_bytes=20", f"--seed={seed}"
+    raw = sample(*flags, "--raw", checkpoint=all_bytes, text=False)
+    assert raw.returncode == 0 and raw.stdout == prompt + made, raw.stderr
+    shown = sample(*flags, checkpoint=all_bytes, text=False).stdout.decode()
+    assert shown == (prompt + made).decode(errors="replace") + "\n"
+    assert shown.startswith("caf") and (shown[3] == "\ufffd") == (not is_completed)
 
 
 @pytest.mark.parametrize(

@@ -12,22 +12,7 @@ import time
 import numpy as np
 import pytest
 from conftest import TINY
-
-from charlstm.training import checkpoint
-from charlstm.training.program import one_device
-
-
-def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def parameters(folder, step):
-    """All numbers of the model at `step`, in one array."""
-    import jax
-
-    saved = folder / "checkpoints" / str(step)
-    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+from run_folders import checkpoints, metrics, parameters
 
 
 @pytest.fixture
@@ -110,10 +95,10 @@ def test_killed_at_random_moments_equals_uninterrupted(
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         # A moment after some number of checkpoints are there, so that every phase is met.
         wanted = moments.choice([0, 1, 2])
-        seen = {entry.name for entry in checkpoints_of(tmp_path)}
+        seen = set(checkpoints(tmp_path))
         until = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < until:
-            if len({entry.name for entry in checkpoints_of(tmp_path)} - seen) >= wanted:
+            if len(set(checkpoints(tmp_path)) - seen) >= wanted:
                 break
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.3))
@@ -128,11 +113,6 @@ def test_killed_at_random_moments_equals_uninterrupted(
     assert [line["step"] for line in metrics(tmp_path)] == list(range(5, 45, 5))
 
 
-def checkpoints_of(folder):
-    saved = folder / "checkpoints"
-    return [entry for entry in saved.iterdir() if entry.name.isdigit()] if saved.is_dir() else []
-
-
 def test_a_finished_run_is_left_alone(train, trained, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
@@ -145,8 +125,7 @@ def test_a_finished_run_is_left_alone(train, trained, tmp_path):
 def test_last_best_and_permanent_checkpoints_are_kept(train, tmp_path):
     done = train(tmp_path, "--config.training.keep_last=1", "--config.training.keep_every=20")
     assert done.returncode == 0, done.stderr
-    steps = sorted(int(entry.name) for entry in checkpoints_of(tmp_path))
-    assert steps == [20, 40]
+    assert checkpoints(tmp_path) == [20, 40]
 
 
 def test_weights_of_another_run_start_a_new_one(train, uninterrupted, tmp_path):
@@ -181,7 +160,7 @@ def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(train, t
     assert done.returncode == 1
     complaint = done.stderr.splitlines()[-1]
     assert "in a row" in complaint and "optimizer.learning_rate" in complaint
-    assert checkpoints_of(tmp_path) == []
+    assert checkpoints(tmp_path) == []
 
 
 def test_parameters_that_are_not_finite_are_never_saved(train, uninterrupted, tmp_path):
@@ -189,8 +168,8 @@ def test_parameters_that_are_not_finite_are_never_saved(train, uninterrupted, tm
     done = train(tmp_path, weights, *DIVERGING, "--config.training.checkpoint_every=1")
     assert done.returncode == 1
     assert "optimizer.learning_rate" in done.stderr.splitlines()[-1]
-    for saved in checkpoints_of(tmp_path):
-        assert np.isfinite(parameters(tmp_path, int(saved.name))).all()
+    for saved in checkpoints(tmp_path):
+        assert np.isfinite(parameters(tmp_path, saved)).all()
 
 
 class TestBadInput:

@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from processes import SMALL, Group, metrics
+from processes import SMALL, Group
+from run_folders import metrics
 
 MEGABYTE = 10**6
 

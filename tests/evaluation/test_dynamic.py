@@ -4,14 +4,13 @@ import jax
 import lstm_reference as reference
 import numpy as np
 import pytest
+from models import model_of
 
-from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.evaluation import dynamic
 from charlstm.evaluation.dynamic import DynamicEvaluator, Rule
 
 SYMBOLS = b"\nabcdefghij"
-ALPHABET = Alphabet("corpus", SYMBOLS)
 RULES = (
     Rule(kind="rms", segment=6, learning_rate=2e-3, decay=0.3, epsilon=0.5),
     Rule(kind="sgd", segment=6, learning_rate=0.05, decay=0.1),
@@ -36,7 +35,8 @@ def segments(symbols, n):
 
 
 def with_line_break(data, start, stop):
-    return ALPHABET.encode(np.concatenate([[np.uint8(10)], data]))[start : stop + 1]
+    read = np.concatenate([[np.uint8(10)], data])[start : stop + 1]
+    return np.searchsorted(np.frombuffer(SYMBOLS, np.uint8), read).astype(np.uint8)
 
 
 def rms_by_definition(params, data, n):
@@ -93,8 +93,7 @@ def params():
 
 @pytest.fixture(scope="module", params=RULES, ids=lambda rule: rule.kind)
 def evaluator(request, params):
-    float32 = jax.tree.map(lambda leaf: jax.numpy.float32(leaf), params)
-    return DynamicEvaluator(float32, request.param, ALPHABET, text(1, 90)), request.param
+    return DynamicEvaluator(model_of(params, SYMBOLS), request.param, text(1, 90)), request.param
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 400), (33, 200)])
@@ -111,17 +110,17 @@ def test_the_score_is_that_of_the_rule_written_down(params, evaluator, start, st
     assert evaluate(data, start, stop, temperatures) == found
 
 
-def test_learning_from_a_text_that_repeats_itself_helps(evaluator):
+def test_learning_from_a_text_that_repeats_itself_helps(params, evaluator):
     evaluate, _ = evaluator
     frozen = Rule(kind="sgd", segment=6, learning_rate=0, decay=0)
     data = np.tile(text(3, 40), 20)
-    static = DynamicEvaluator(evaluate._scales.trained, frozen, ALPHABET, None)
+    static = DynamicEvaluator(model_of(params, SYMBOLS), frozen, None)
     assert evaluate(data, 0, 800)[0].nats < static(data, 0, 800)[0].nats - 0.02
 
 
 def test_a_rate_that_blows_up_is_named(params):
-    float32 = jax.tree.map(lambda leaf: jax.numpy.float32(leaf), params)
-    wild = DynamicEvaluator(float32, Rule(kind="sgd", learning_rate=1e38), ALPHABET, None)
+    rule = Rule(kind="sgd", learning_rate=1e38)
+    wild = DynamicEvaluator(model_of(params, SYMBOLS), rule, None)
     with pytest.raises(UserError, match="--dynamic_learning_rate=1e\\+38"):
         wild(text(4, 200), 0, 200)
 

@@ -5,38 +5,28 @@ import jax.numpy as jnp
 import lstm_reference as reference
 import numpy as np
 import pytest
+from models import model_of
 
-from charlstm import distributed
-from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-from charlstm.evaluation import rows
+from charlstm.evaluation import evaluator, rows
 from charlstm.evaluation.evaluator import Evaluator
+from charlstm.runtime import distributed
 
 SYMBOLS = b"\nabcdefghij"
-ALPHABET = Alphabet("corpus", SYMBOLS)
 
 
-def make_evaluator(data, start, stop, alphabet=ALPHABET, **how):
+def make_evaluator(params, data, start, stop, reset_every=0):
+    """A mesh, a model on it, and the model's evaluator."""
     mesh = distributed.make_mesh(1)
+    model = model_of(params, SYMBOLS, reset_every=reset_every).put(distributed.replicated(mesh))
     with jax.set_mesh(mesh):
-        evaluator = Evaluator(
-            data,
-            start,
-            stop,
-            alphabet,
-            mesh,
-            compute_dtype=jnp.float32,
-            recurrence_name="scan",
-            **how,
-        )
-        return mesh, evaluator
+        return mesh, model, Evaluator(model, data, start, stop, mesh)
 
 
 def score(params, data, start, stop, **how):
-    mesh, evaluator = make_evaluator(data, start, stop, **how)
+    mesh, model, evaluate = make_evaluator(params, data, start, stop, **how)
     with jax.set_mesh(mesh):
-        params = jax.device_put(jax.tree.map(np.float32, params), distributed.replicated(mesh))
-        first, second = evaluator(params), evaluator(params)
+        first, second = evaluate(model), evaluate(model)
     assert first == second
     return first
 
@@ -51,7 +41,8 @@ def by_definition(params, data, start, stop, reset_every=0):
 
     With `reset_every`, the state is made zero before each so many predictions from `start` on.
     """
-    symbols = ALPHABET.encode(np.concatenate([[np.uint8(10)], data[:stop]]))
+    text = np.concatenate([[np.uint8(10)], data[:stop]])
+    symbols = np.searchsorted(np.frombuffer(SYMBOLS, np.uint8), text).astype(np.uint8)
     begins = range(start, stop, reset_every) if reset_every else [0]
     ends = [*begins[1:], stop]
     logits = np.concatenate(
@@ -106,10 +97,9 @@ def test_several_temperatures_are_each_those_of_divided_logits(reset_every):
     rng = np.random.default_rng(5)
     data = np.frombuffer(SYMBOLS, np.uint8)[rng.integers(0, len(SYMBOLS), 900)]
     temperatures = (0.5, 1.0, 1.7)
-    mesh, evaluator = make_evaluator(data, 50, 900, reset_every=reset_every)
+    mesh, model, evaluate = make_evaluator(params, data, 50, 900, reset_every=reset_every)
     with jax.set_mesh(mesh):
-        whole = jax.device_put(jax.tree.map(np.float32, params), distributed.replicated(mesh))
-        found = evaluator.at_temperatures(whole, temperatures)
+        found = evaluate.at_temperatures(model, temperatures)
     for temperature, one in zip(temperatures, found, strict=True):
         head = {name: leaf / temperature for name, leaf in params["head"].items()}
         cooled = params | {"head": head}
@@ -129,6 +119,39 @@ def test_every_byte_counts_once(monkeypatch):
         np.testing.assert_allclose(found.nats, np.log(len(SYMBOLS)), rtol=1e-6)
 
 
+def test_an_evaluation_stops_before_the_chunk_that_it_is_told_to(monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROWS", 1)
+    params, _, _, _ = reference.random_case(6)
+    rng = np.random.default_rng(7)
+    three_chunks = 3 * evaluator.CHUNK * rows.WINDOW_LENGTH
+    data = np.frombuffer(SYMBOLS, np.uint8)[rng.integers(0, len(SYMBOLS), three_chunks)]
+    mesh, model, evaluate = make_evaluator(params, data, 0, len(data))
+    answers = []
+
+    def should_stop():
+        return answers.pop(0)
+
+    with jax.set_mesh(mesh):
+        whole = evaluate(model)
+        answers[:] = [False, True, False]
+        assert evaluate.interruptible(model, should_stop) is None and answers == [False]
+        answers[:] = [False, False, False]
+        assert evaluate.interruptible(model, should_stop) == whole and answers == []
+
+
+def test_one_evaluator_scores_several_models():
+    params, _, _, _ = reference.random_case(0)
+    data = np.frombuffer(SYMBOLS * 50, np.uint8)
+    mesh, model, evaluate = make_evaluator(params, data, 0, 500)
+    with jax.set_mesh(mesh):
+        first = evaluate(model)
+        uniform = model.replace(params=jax.tree.map(jnp.zeros_like, model.params))
+        np.testing.assert_allclose(evaluate(uniform).nats, np.log(len(SYMBOLS)), rtol=1e-6)
+        assert evaluate(model) == first
+    np.testing.assert_allclose(first.nats, by_definition(params, data, 0, 500)[0], rtol=1e-4)
+
+
 def test_a_byte_outside_the_alphabet_is_refused():
+    params, _, _, _ = reference.random_case(0)
     with pytest.raises(UserError, match="0x7a at offset 2"):
-        make_evaluator(np.frombuffer(b"abz", np.uint8), 0, 3)
+        make_evaluator(params, np.frombuffer(b"abz", np.uint8), 0, 3)

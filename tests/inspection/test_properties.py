@@ -32,12 +32,12 @@ def marks(mask):
         ("speaker name", "ann: hi\nBob: hi\n", "        ^^^     "),
     ],
 )
-def test_where_a_property_holds(name, text, wanted):
+def test_a_property_holds_where_it_is_marked(name, text, wanted):
     found = named(text.encode(), name)
     assert marks(found.holds).rstrip() == wanted.rstrip()
 
 
-def test_curly_quotes():
+def test_curly_quotes_enclose_what_is_between_them():
     text = "“ab” “c".encode()
     assert marks(named(text, "inside quotes").holds) == "^^^^^" + " " * 8
 
@@ -54,7 +54,7 @@ def test_letters_are_compared_with_letters():
     assert marks(found.among) == "^ ^ " and marks(found.holds) == "  ^ "
 
 
-def test_a_pattern_of_the_user_and_its_group():
+def test_a_users_pattern_marks_its_matches_or_their_group():
     assert marks(properties.matches(b"the them the", r"\bthe\b")) == "^^^      ^^^"
     assert marks(properties.matches(b"a=1 b=2", r"\w=(\d)")) == "  ^   ^"
     assert marks(properties.matches("über é".encode(), "ü|é")) == "^^    ^^"

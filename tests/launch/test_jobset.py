@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
-from launched_runs import LAUNCH, NUM_UPDATES, parameters
+from launched_runs import LAUNCH, final_parameters
 
 KUBERNETES = "1.32"
 JOB_INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -129,4 +129,4 @@ def test_its_pods_train_together(manifest, user, train_flags, free_port, uninter
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert f"devices: {len(processes)} × cpu in {len(processes)} processes" in said[0]
-    assert (parameters(tmp_path / "run", NUM_UPDATES) == parameters(uninterrupted)).all()
+    assert (final_parameters(tmp_path / "run") == final_parameters(uninterrupted)).all()

@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from processes import CHEAP, LOCAL, SMALL, checkpoints, metrics
+from processes import CHEAP, LOCAL, SMALL
+from run_folders import checkpoints, metrics
 
 ENDLESS = "--config.training.num_updates=1000000"
 

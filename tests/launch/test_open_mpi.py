@@ -4,8 +4,8 @@ import signal
 import subprocess
 
 import pytest
-from launched_runs import last_logged_step, parameters, wait_until
-from processes import checkpoints
+from launched_runs import final_parameters, last_logged_step, wait_until
+from run_folders import checkpoints
 
 MPIRUN = ["mpirun", "-n", "2", "--oversubscribe"]
 # Containers run tests as root, which Open MPI wants to hear twice.
@@ -48,4 +48,4 @@ def test_sigusr1_saves_and_the_next_mpirun_goes_on_exactly(mpirun, uninterrupted
     again = mpirun()
     assert again.wait(300) == 0, said(again)
     assert f"going on from update {step} of" in said(again)
-    assert (parameters(run) == parameters(uninterrupted)).all()
+    assert (final_parameters(run) == final_parameters(uninterrupted)).all()

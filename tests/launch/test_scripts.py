@@ -9,11 +9,11 @@ import yaml
 from launched_runs import (
     LAUNCH,
     NUM_UPDATES,
+    final_parameters,
     last_logged_step,
-    parameters,
     wait_until,
 )
-from processes import checkpoints
+from run_folders import checkpoints
 
 
 def test_tpu_script_starts_a_saved_run_again_until_it_is_done(user, train_flags, tmp_path):
@@ -67,4 +67,4 @@ def test_skypilot_nodes_train_together(user, train_flags, free_port, uninterrupt
     ]
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert (parameters(tmp_path / "run") == parameters(uninterrupted)).all()
+    assert (final_parameters(tmp_path / "run") == final_parameters(uninterrupted)).all()

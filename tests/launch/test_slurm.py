@@ -10,11 +10,11 @@ import slurm_cluster
 from launched_runs import (
     LAUNCH,
     SAVE_EVERY,
+    final_parameters,
     last_logged_step,
-    parameters,
     wait_until,
 )
-from processes import checkpoints
+from run_folders import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ class Job:
         step = last_step(self.log)
         assert self.resumed_from() == [step], self.log
         assert step in checkpoints(self.run)
-        assert (parameters(self.run) == parameters(uninterrupted)).all()
+        assert (final_parameters(self.run) == final_parameters(uninterrupted)).all()
 
 
 def last_step(log):
@@ -119,7 +119,7 @@ def test_the_file_as_it_is_trains_with_all_devices_of_both_nodes(submit, slurm, 
     assert nodes == set(slurm_cluster.NODES)
     assert job.wait_for_end("COMPLETED")["Restarts"] == "0"
     assert "devices: 2 × cpu in 2 processes" in job.log
-    assert (parameters(job.run) == parameters(uninterrupted)).all()
+    assert (final_parameters(job.run) == final_parameters(uninterrupted)).all()
 
 
 def test_a_share_of_a_node_is_one_flag_of_sbatch(submit, slurm):
@@ -179,7 +179,7 @@ def test_a_killed_rank_ends_the_job_and_the_next_loses_one_interval_at_most(
     again.wait_for_end("COMPLETED")
     (step,) = again.resumed_from()
     assert reached - SAVE_EVERY <= step
-    assert (parameters(job.run) == parameters(uninterrupted)).all()
+    assert (final_parameters(job.run) == final_parameters(uninterrupted)).all()
 
 
 def test_a_rank_that_fails_is_not_taken_for_one_that_saved(submit, tmp_path):

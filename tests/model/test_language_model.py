@@ -1,193 +1,177 @@
-"""The network against references written from the equations."""
+"""A language model is one value: a pytree with its parameters, and how they are computed."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
-import lstm_reference as reference
 import numpy as np
 import pytest
+from models import CUDA, network_of
 
-from charlstm.model import language_model
-from charlstm.model.dropout import Dropped
+from charlstm.config import Config
+from charlstm.data.corpus import Alphabet
+from charlstm.model.language_model import LanguageModel
+from charlstm.model.parameters import init_params
+from charlstm.model.recurrence import Columns, Cudnn, Scan, TensorParallel, Wavefront
+from charlstm.runtime import distributed
+from charlstm.runtime.targets import Target
 
-RELATIVE = 1e-5
-SCANS = ["scan", "scan_columns", "scan_recompute"]
-
-
-def float32(tree):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-
-
-def loss_and_gradients(
-    params, carry, inputs, targets, masks=None, compute_dtype=jnp.float32, name="scan"
-):
-    def loss(params):
-        outputs, after = language_model.outputs_of(
-            params,
-            carry,
-            inputs,
-            None if masks is None else Dropped(between=masks),
-            compute_dtype=compute_dtype,
-            recurrence_name=name,
-        )
-        logits = language_model.logits_of(params, outputs)
-        return jnp.mean(language_model.next_symbol_nats(logits, targets)[0]), after
-
-    (value, after), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    return value, gradients, after
+SYMBOLS = b"\n abcdefghi"
+CPU = Target("cpu", "cpu")
+CONFIG = Config().replace({"model.num_layers": 2, "model.hidden_size": 8, "model.dropout": 0.0})
+INPUTS = np.random.default_rng(0).integers(0, len(SYMBOLS), (5, 3)).astype(np.uint8)
 
 
-def assert_close(found, wanted, relative=RELATIVE):
-    """Every array within `relative` of the reference, by its norm."""
-    jax.tree.map(
-        lambda f, w: np.testing.assert_array_less(
-            np.linalg.norm(np.asarray(f, np.float64) - w), relative * np.linalg.norm(w)
-        ),
-        found,
-        wanted,
+def make_model(config=CONFIG, seed=None):
+    """Everything made anew, so that two models share no object."""
+    alphabet = Alphabet("corpus", bytes(bytearray(SYMBOLS)))
+    return LanguageModel.initialize(config, alphabet, CPU, seed)
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+def structure(model):
+    """All that is not the parameters, as jit compares it."""
+    return jax.tree.structure(model)
+
+
+def test_the_leaves_are_the_parameters(model):
+    assert jax.tree.leaves(model) == jax.tree.leaves(model.params)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, model)
+    assert isinstance(doubled, LanguageModel)
+    assert (doubled.alphabet, doubled.network) == (model.alphabet, model.network)
+    np.testing.assert_array_equal(
+        doubled.params["head"]["kernel"], 2 * model.params["head"]["kernel"]
     )
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
-@pytest.mark.parametrize("window", [1, 9])
-@pytest.mark.parametrize("name", SCANS)
-def test_loss_gradients_and_carry_agree_with_float64(num_layers, window, name):
-    case = reference.random_case(num_layers, num_layers=num_layers, window=window)
-    loss, gradients, after = reference.loss_and_gradients(*case)
-    params, carry, inputs, targets = case
-    found = loss_and_gradients(float32(params), float32(carry), inputs, targets, name=name)
-    assert_close(found[0], loss)
-    assert_close(found[1], gradients)
-    assert_close(dict(found[2]), after)
+def test_jit_takes_a_model_and_computes_what_its_network_does(model):
+    @jax.jit
+    def run(model):
+        return model.apply(model.zero_carry(3), INPUTS)
+
+    logits, carry = run(model)
+    wanted, after = model.network.apply(model.params, model.zero_carry(3), INPUTS)
+    assert logits.shape == (5, 3, len(SYMBOLS))
+    np.testing.assert_allclose(logits, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(carry["c"], after["c"], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", SCANS)
-@pytest.mark.parametrize("steps", [1, 9], ids=["locked", "standard"])
-def test_dropout_masks_act_between_layers_as_in_the_reference(steps, name):
-    params, carry, inputs, targets = reference.random_case(5, num_layers=3)
-    masks = np.random.default_rng(0).integers(0, 2, (2, steps, 4, 12)) * 2.0
-    loss, gradients, after = reference.loss_and_gradients(params, carry, inputs, targets, masks)
-    found = loss_and_gradients(
-        float32(params), float32(carry), inputs, targets, jnp.asarray(masks, jnp.float32), name=name
+def test_an_equal_model_compiles_nothing_and_another_one_does(model):
+    traced = []
+
+    @jax.jit
+    def run(model):
+        traced.append(model.network)
+        return model.apply(model.zero_carry(3), INPUTS)[0]
+
+    first = run(model)
+    for equal in (
+        make_model(),
+        make_model(seed=7),  # other numbers, the same computation
+        model.replace(params=jax.tree.map(jnp.copy, model.params)),
+        model.in_dtype("float32"),
+        model.in_dtype(jnp.float32),
+        model.with_recurrence(Scan("gates")),
+    ):
+        assert structure(equal) == structure(model)
+        assert hash(structure(equal)) == hash(structure(model))
+        run(equal)
+    assert len(traced) == 1
+    for other in (
+        model.in_dtype(jnp.bfloat16),
+        model.with_recurrence(Scan("state")),
+        model.replace(network=model.network.replace(connections="skip")),
+        model.replace(reset_every=3),
+    ):
+        assert structure(other) != structure(model)
+        run(other)
+    assert len(traced) == 5
+    np.testing.assert_array_equal(run(make_model()), first)
+
+
+def test_replace_changes_what_it_names_and_leaves_the_model_as_it_is(model):
+    found = model.replace(reset_every=5)
+    assert (found.reset_every, model.reset_every) == (5, 0)
+    assert found.params is model.params
+    assert (found.alphabet, found.network) == (model.alphabet, model.network)
+
+
+def test_in_dtype_changes_the_dtype_of_products_alone(model):
+    low = model.in_dtype(jnp.bfloat16)
+    assert low.network.compute.dtype == jnp.bfloat16
+    assert model.network.compute.dtype == jnp.float32
+    assert low.network.compute.target == model.network.compute.target
+    assert low.network == network_of(dtype=jnp.bfloat16, target=CPU)
+    assert low.params is model.params
+    outputs, _ = low.network.outputs(low.params, low.zero_carry(3), INPUTS)
+    assert outputs.dtype == jnp.bfloat16
+
+
+def test_with_recurrence_changes_the_time_loop_alone(model):
+    columns = model.with_recurrence(Columns())
+    assert columns.network == network_of(Columns(), target=CPU)
+    assert model.network.recurrence == Scan()
+    assert columns.params is model.params
+    found, _ = columns.apply(columns.zero_carry(3), INPUTS)
+    wanted, _ = model.apply(model.zero_carry(3), INPUTS)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_put_lays_out_the_parameters(model):
+    sharding = distributed.replicated(distributed.single_device_mesh())
+    found = model.put(sharding)
+    assert all(leaf.sharding == sharding for leaf in jax.tree.leaves(found))
+    assert structure(found) == structure(model)
+
+
+def test_a_model_of_a_configuration_is_what_it_says():
+    config = CONFIG.replace(
+        {
+            "model.num_layers": 3,
+            "model.connections": "skip",
+            "model.layer_norm": True,
+            "model.residuals": "state",
+            "data.carry_state": False,
+            "data.window_length": 7,
+        }
     )
-    assert_close(found[0], loss)
-    assert_close(found[1], gradients)
-    assert_close(dict(found[2]), after)
+    alphabet = Alphabet("corpus", SYMBOLS)
+    params = init_params(jax.random.key(1), config.model, alphabet.size)
+    make = functools.partial(LanguageModel.of, config, alphabet, params)
+    model = make(CUDA)
+    options = {"layer_norm": True, "connections": "skip"}
+    assert model.network == network_of(Scan("state"), dtype=jnp.bfloat16, target=CUDA, **options)
+    assert make(CPU).network == network_of(Scan("state"), target=CPU, **options)
+    assert model.network.describe() == "scan, states kept, layer norm, skip connections"
+    assert model.reset_every == 7
+    assert (model.shape, model.params, model.alphabet) == ((3, 8), params, alphabet)
+    assert model.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    split = LanguageModel.of(CONFIG, alphabet, params, CPU, model_devices=2)
+    assert split.network.recurrence == TensorParallel() and split.reset_every == 0
 
 
-def test_gradient_reaches_the_carry():
-    params, carry, inputs, targets = reference.random_case(3)
-
-    def loss(h):
-        logits, _ = language_model.apply(
-            float32(params), {"h": h, "c": float32(carry["c"])}, inputs
-        )
-        return jnp.mean(language_model.next_symbol_nats(logits, targets)[0])
-
-    found = jax.grad(loss)(float32(carry["h"]))
-    step = np.zeros_like(carry["h"])
-    step[1, 2, 3] = 1e-6
-
-    def reference_loss(h):
-        return reference.loss_and_gradients(params, {**carry, "h": h}, inputs, targets)[0]
-
-    slope = (reference_loss(carry["h"] + step) - reference_loss(carry["h"] - step)) / 2e-6
-    np.testing.assert_allclose(found[1, 2, 3], slope, rtol=1e-4)
+def test_an_untrained_model_starts_from_the_seed():
+    same, other = make_model(seed=CONFIG.training.seed), make_model(seed=1)
+    kernel = make_model().params["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, same.params["head"]["kernel"])
+    assert (kernel != other.params["head"]["kernel"]).any()
 
 
-@pytest.mark.parametrize("name", SCANS)
-def test_bfloat16_is_near_float32_and_keeps_state_and_logits_in_float32(name):
-    params, carry, inputs, targets = reference.random_case(7)
-    loss, gradients, _ = reference.loss_and_gradients(params, carry, inputs, targets)
-    found = loss_and_gradients(
-        float32(params), float32(carry), inputs, targets, compute_dtype=jnp.bfloat16, name=name
-    )
-    assert_close(found[0], loss, relative=2e-2)
-    assert_close(found[1], gradients, relative=5e-2)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found[1:])} == {jnp.dtype(jnp.float32)}
+@pytest.mark.parametrize("recurrence", [Columns(), TensorParallel(), Wavefront(4), Cudnn()])
+def test_a_time_loop_that_does_not_compute_the_cell_is_refused(recurrence):
+    normalizing = make_model(CONFIG.replace({"model.layer_norm": True}))
+    with pytest.raises(ValueError, match="computes the plain LSTM"):
+        normalizing.with_recurrence(recurrence)
+    assert normalizing.with_recurrence(Scan("state")).network.recurrence == Scan("state")
 
 
-def test_two_windows_with_the_carry_equal_one_long_window():
-    params, carry, inputs, _ = reference.random_case(9, window=10)
-    params, carry = float32(params), float32(carry)
-    whole, after = language_model.apply(params, carry, inputs)
-    first, middle = language_model.apply(params, carry, inputs[:4])
-    second, last = language_model.apply(params, middle, inputs[4:])
-    np.testing.assert_allclose(jnp.concatenate([first, second]), whole, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(last["c"], after["c"], rtol=1e-5, atol=1e-6)
-
-
-def test_agrees_with_pytorch():
-    torch = pytest.importorskip("torch")
-    params, carry, inputs, targets = reference.random_case(11, num_layers=3)
-    hidden, symbols = params["head"]["kernel"].shape
-    lstm = torch.nn.LSTM(symbols, hidden, num_layers=3).double()
-    with torch.no_grad():
-        for index in range(3):
-            layer = params["layers"][str(index)]
-            getattr(lstm, f"weight_ih_l{index}").copy_(torch.tensor(layer["weight_ih"].T))
-            getattr(lstm, f"weight_hh_l{index}").copy_(torch.tensor(layer["weight_hh"].T))
-            getattr(lstm, f"bias_ih_l{index}").copy_(torch.tensor(layer["bias"]))
-            getattr(lstm, f"bias_hh_l{index}").zero_()
-    one_hot = torch.eye(symbols, dtype=torch.float64)[torch.tensor(inputs.astype(np.int64))]
-    outputs, _ = lstm(one_hot, (torch.tensor(carry["h"]), torch.tensor(carry["c"])))
-    kernel = torch.tensor(params["head"]["kernel"], requires_grad=True)
-    logits = outputs @ kernel + torch.tensor(params["head"]["bias"])
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(targets.astype(np.int64)).flatten()
-    )
-    loss.backward()
-    value, gradients, _ = loss_and_gradients(float32(params), float32(carry), inputs, targets)
-    assert_close(value, loss.item())
-    assert_close(gradients["head"]["kernel"], kernel.grad.numpy())
-    for index in range(3):
-        for ours, theirs in (("weight_ih", "weight_ih"), ("weight_hh", "weight_hh")):
-            wanted = getattr(lstm, f"{theirs}_l{index}").grad.numpy().T
-            assert_close(gradients["layers"][str(index)][ours], wanted)
-        assert_close(
-            gradients["layers"][str(index)]["bias"], getattr(lstm, f"bias_ih_l{index}").grad.numpy()
-        )
-
-
-def test_initial_parameters_have_the_shapes_and_the_forget_bias_asked_for():
-    params = language_model.init_params(
-        jax.random.key(0), alphabet_size=84, num_layers=3, hidden_size=1024, forget_bias=1.0
-    )
-    # The size that the literature's 3 × LSTM(1024) over 84 symbols has with one bias a gate.
-    assert language_model.num_parameters(params) == 21_413_972
-    bias = params["layers"]["1"]["bias"]
-    assert (bias[1024:2048] == 1).all() and (bias[:1024] == 0).all() and (bias[2048:] == 0).all()
-
-
-def test_initial_weights_have_the_deviations_that_the_gain_says():
-    params = language_model.init_params(
-        jax.random.key(1), alphabet_size=256, num_layers=2, hidden_size=64, forget_bias=1.0
-    )
-    gain = language_model.INIT_GAIN
-    lower, upper = params["layers"]["0"], params["layers"]["1"]
-    np.testing.assert_allclose(jnp.std(lower["weight_ih"]), gain, rtol=0.02)
-    np.testing.assert_allclose(jnp.std(upper["weight_ih"]), gain / 8, rtol=0.02)
-    np.testing.assert_allclose(jnp.std(params["head"]["kernel"]), gain / 8, rtol=0.02)
-    for gate in jnp.split(upper["weight_hh"], 4, axis=1):
-        np.testing.assert_allclose(gate @ gate.T, np.eye(64), atol=1e-5)
-
-
-@pytest.mark.parametrize("embedding_size", [0, 24])
-def test_symbols_drive_the_gates_as_much_through_an_embedding(embedding_size):
-    params = language_model.init_params(
-        jax.random.key(2),
-        alphabet_size=256,
-        num_layers=1,
-        hidden_size=64,
-        forget_bias=1.0,
-        embedding_size=embedding_size,
-    )
-    table = language_model.layers_of(params)[0]["weight_ih"]
-    assert table.shape == (256, 256)
-    np.testing.assert_allclose(jnp.std(table), language_model.INIT_GAIN, rtol=0.05)
-
-
-def test_next_symbol_nats_and_hits():
-    logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]]))
-    nats, correct = language_model.next_symbol_nats(logits, np.array([[0, 1]], np.uint8))
-    np.testing.assert_allclose(nats, -np.log([[0.5, 0.2]]), rtol=1e-6)
-    assert correct.tolist() == [[True, False]]
+@pytest.mark.parametrize("recurrence", [Wavefront(4), Cudnn()])
+def test_a_time_loop_of_several_layers_at_once_is_refused_with_connections(recurrence):
+    connected = make_model(CONFIG.replace({"model.connections": "skip"}))
+    with pytest.raises(ValueError, match="has no skip connections"):
+        connected.with_recurrence(recurrence)
+    assert connected.with_recurrence(Columns()).network.connections == "skip"

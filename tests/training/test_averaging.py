@@ -6,49 +6,52 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from processes import CHEAP
+from run_folders import parameters
 
-from charlstm.config import Config, ModelConfig, OptimizerConfig
-from charlstm.model.dropout import Dropout
-from charlstm.training import averaging, checkpoint
-from charlstm.training.averaging import Averaging, Validations
-from charlstm.training.optimizer import make_optimizer, make_schedule
-from charlstm.training.program import one_device
-from charlstm.training.run import train
-from charlstm.training.state import init_state
-from charlstm.training.step import Forward, make_update
+import charlstm
+from charlstm.checkpoint.metadata import read_metadata
+from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from charlstm.data.corpus import Alphabet
+from charlstm.runtime import distributed
+from charlstm.training import averaging
+from charlstm.training.averaging import Validations
+from charlstm.training.program import Program
 
 TESTS = Path(__file__).parents[1]
 WINDOWS = np.random.default_rng(0).integers(0, 9, (12, 6, 4)).astype(np.uint8)
-MODEL = ModelConfig(num_layers=1, hidden_size=5)
-OPTIMIZER = OptimizerConfig(schedule="constant", warmup_updates=0, learning_rate=0.1)
 
 
 def trajectory(kind, decay=0.5, start=None):
     """Parameters and averages before the first update and after each, as float64 vectors."""
-    config = OPTIMIZER
-    average = Averaging(kind, decay)
-    optimizer = make_optimizer(config)
-    forward = Forward(jnp.float32, "scan", Dropout(), None)
-    update = jax.jit(make_update(forward, optimizer, make_schedule(config, 100), averaging=average))
-    state = init_state(MODEL, 9, 4, optimizer, jnp.uint32(1))
-    object.__setattr__(state, "average", average.start(state.params))
+    config = Config(
+        model=ModelConfig(num_layers=1, hidden_size=5, recurrence="scan", compute_dtype="float32"),
+        data=DataConfig(num_streams=4),
+        optimizer=OptimizerConfig(
+            schedule="constant",
+            warmup_updates=0,
+            learning_rate=0.1,
+            averaging=kind,
+            ema_decay=decay,
+        ),
+        training=TrainingConfig(num_updates=100),
+    )
     vector = lambda tree: np.concatenate(  # noqa: E731
         [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
     )
-    found = [(vector(state.params), vector(state.weights))]
-    for number, window in enumerate(WINDOWS):
-        if number == start:
-            mesh = jax.make_mesh((1,), ("data",))
-            whole = jax.device_put(state.average["start"], jax.NamedSharding(mesh, jax.P()))
-            object.__setattr__(state, "average", state.average | {"start": whole})
-            state = averaging.begin(state, number)
-            state = jax.device_put(state, jax.devices()[0])
-        state, _ = update(state, window)
-        found.append((vector(state.params), vector(state.weights)))
+    mesh = distributed.make_mesh(4)
+    with jax.set_mesh(mesh):
+        program = Program(config, Alphabet.of("corpus", np.arange(9, dtype=np.uint8)), mesh)
+        update, state = jax.jit(program.update()), program.initialize(1)
+        by_stream = distributed.split_streams(mesh, axis=1, ndim=2)
+        found = [(vector(state.params), vector(state.weights))]
+        for number, window in enumerate(WINDOWS):
+            if number == start:
+                state = averaging.begin(state, number)
+            state, _ = update(state, jax.device_put(window, by_stream))
+            found.append((vector(state.params), vector(state.weights)))
     return found
 
 
@@ -86,14 +89,14 @@ def test_the_trigger_is_that_of_the_paper(patience):
         past = []
         for number, loss in enumerate(losses):
             wanted = len(past) > patience and loss > min(past[:-patience])
-            assert validations.take_in(number + 1, loss) == wanted
+            assert validations.update(number + 1, loss) == wanted
             # What it remembers can be saved, and the same validation counts once.
             validations = Validations(patience, **validations.to_json())
-            assert not validations.take_in(number + 1, loss)
+            assert not validations.update(number + 1, loss)
             if wanted:
                 break
             past.append(loss)
-    assert not Validations(0).take_in(1, 1.0)
+    assert not Validations(0).update(1, 1.0)
 
 
 def averaged_run(folder, text, stop_after=None, **fields):
@@ -122,13 +125,7 @@ def averaged_run(folder, text, stop_after=None, **fields):
             **fields,
         }
     )
-    train(config, folder, stop_after=stop_after)
-
-
-def numbers(folder, step):
-    saved = folder / "checkpoints" / str(step)
-    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
+    charlstm.train(config, folder, stop_after=stop_after)
 
 
 def test_a_run_that_goes_on_averages_as_if_it_had_never_stopped(tmp_path):
@@ -136,7 +133,7 @@ def test_a_run_that_goes_on_averages_as_if_it_had_never_stopped(tmp_path):
     text = tmp_path / "text.txt"
     text.write_bytes(bytes(np.random.default_rng(0).integers(97, 123, 9_000, np.uint8)))
     averaged_run(tmp_path / "whole", text)
-    saved = checkpoint.read_metadata(tmp_path / "whole" / "checkpoints" / "24")
+    saved = read_metadata(tmp_path / "whole" / "checkpoints" / "24")
     validations = saved.clock["validations"]
     started = validations["last_step"]
     assert validations["started"] and 4 <= started <= 20
@@ -145,8 +142,8 @@ def test_a_run_that_goes_on_averages_as_if_it_had_never_stopped(tmp_path):
         folder = tmp_path / f"stopped{stop}"
         averaged_run(folder, text, stop_after=stop)
         averaged_run(folder, text)
-        assert (numbers(folder, 24) == numbers(tmp_path / "whole", 24)).all()
-        again = checkpoint.read_metadata(folder / "checkpoints" / "24")
+        assert (parameters(folder, 24) == parameters(tmp_path / "whole", 24)).all()
+        again = read_metadata(folder / "checkpoints" / "24")
         assert again.clock["validations"] == validations
         assert again.metrics == saved.metrics
 
@@ -166,7 +163,8 @@ import jax
 jax.config.update("jax_num_cpu_devices", 4)
 from pathlib import Path
 import numpy as np
-from training.test_averaging import OPTIONS, averaged_run, numbers
+from run_folders import parameters
+from training.test_averaging import OPTIONS, averaged_run
 folder, text = Path(sys.argv[1]), sys.argv[2]
 meshes = {
     "optimizer": {"mesh.shard": "optimizer", "model.embedding_size": 3},
@@ -174,8 +172,8 @@ meshes = {
 }
 for name, mesh in meshes.items():
     averaged_run(folder / name, text, **OPTIONS, **mesh)
-    found = numbers(folder / name, 8)
-    wanted = numbers(folder / f"one{mesh['model.embedding_size']}", 8)
+    found = parameters(folder / name, 8)
+    wanted = parameters(folder / f"one{mesh['model.embedding_size']}", 8)
     assert np.linalg.norm(found - wanted) < 1e-4 * np.linalg.norm(wanted), name
     print("agrees", name)
 """

@@ -10,13 +10,12 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
-from processes import SMALL, Group, checkpoints, curve, metrics
+from processes import SMALL, Group
+from run_folders import checkpoints, curve, metrics, parameters
 
-from charlstm.training import checkpoint
-from charlstm.training.program import one_device
+from charlstm.checkpoint.metadata import read_metadata
 
 ENDLESS = "--config.training.num_updates=1000000"
 SIXTY = "--config.training.num_updates=60"
@@ -56,8 +55,9 @@ def test_goes_on_with_other_processes_and_devices(start, tmp_path):
         assert "going on from update 30" in group.text()
         np.testing.assert_allclose(curve(folder), wanted, rtol=1e-5)
     assert checkpoints(folder) == [30, 60]
+    flags = f"--checkpoint={folder}", "--num_bytes=20", "--noecho"
     sampled = subprocess.run(
-        [sys.executable, "-m", "charlstm", "sample", f"--checkpoint={folder}", "--num_bytes=20"],
+        [sys.executable, "-m", "charlstm", "sample", *flags],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         check=False,
@@ -137,7 +137,7 @@ def test_an_evaluation_that_was_left_off_is_made_up_for(start, tmp_path):
     again = start(2, tmp_path, *options, "--config.training.evaluate_every=30")
     assert again.wait() == [0, 0], again.text()
     (line,) = metrics(tmp_path)
-    saved = checkpoint.read_metadata(tmp_path / "checkpoints" / "30")
+    saved = read_metadata(tmp_path / "checkpoints" / "30")
     assert saved.metrics["valid_bits_per_byte"] == line["valid_bits_per_byte"] > 0
 
 
@@ -181,10 +181,3 @@ def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
     last = start(1, folder, *options)
     assert last.wait() == [0], last.text()
     assert (parameters(folder, 60) == parameters(tmp_path / "whole", 60)).all()
-
-
-def parameters(folder, step):
-    """All numbers of the model at `step`, in one array."""
-    saved = folder / "checkpoints" / str(step)
-    params = checkpoint.read_params(saved, checkpoint.read_metadata(saved), one_device())
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])

@@ -5,11 +5,15 @@ import re
 import jax
 import numpy as np
 import pytest
+from models import network_of
 
-from charlstm.config import Config
+from charlstm.config import Config, ModelConfig
 from charlstm.errors import UserError
+from charlstm.model import parameters
+from charlstm.model.network import next_symbol_nats
+from charlstm.model.recurrence import Scan
 from charlstm.training import memory
-from charlstm.training.run import train
+from charlstm.training.trainer import train
 
 
 def told(caught):
@@ -68,25 +72,22 @@ def test_a_run_whose_batch_does_not_fit_names_one_that_does(tmp_path, monkeypatc
     train(config.replace({"data.num_streams": largest}), tmp_path / "other")
 
 
-def test_keeping_the_state_alone_needs_less_memory(tmp_path):
+def test_keeping_the_state_alone_needs_less_memory():
     """As XLA accounts for it: at least three numbers less for every cell and time step."""
-    from charlstm.model import language_model
-
-    params = jax.eval_shape(
-        lambda: language_model.init_params(
-            jax.random.key(0), alphabet_size=64, num_layers=4, hidden_size=64, forget_bias=1.0
-        )
-    )
-    carry = jax.eval_shape(lambda: language_model.zero_carry(params, 32))
+    model = ModelConfig(num_layers=4, hidden_size=64)
+    params = parameters.abstract_params(model, 64)
+    carry = jax.eval_shape(lambda: parameters.zero_carry(params, 32))
     symbols = jax.ShapeDtypeStruct((256, 32), np.uint8)
 
-    def temporary(name):
+    def temporary(keep):
+        network = network_of(Scan(keep))
+
         def loss(params, carry, symbols):
-            logits, _ = language_model.apply(params, carry, symbols, recurrence_name=name)
-            return language_model.next_symbol_nats(logits, symbols)[0].mean()
+            logits, _ = network.apply(params, carry, symbols)
+            return next_symbol_nats(logits, symbols)[0].mean()
 
         compiled = jax.jit(jax.grad(loss)).lower(params, carry, symbols).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     cells = 4 * 256 * 32 * 64
-    assert temporary("scan") - temporary("scan_recompute") >= 3 * 4 * cells
+    assert temporary("gates") - temporary("state") >= 3 * 4 * cells

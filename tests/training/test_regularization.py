@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import network_reference as reference
 import numpy as np
 import pytest
-from recurrence_checks import assert_close, float32
+from models import float32, network_of
+from recurrence_checks import assert_close
 
-from charlstm.config import ModelConfig, OptimizerConfig
+from charlstm.config import Config
+from charlstm.data.corpus import Alphabet
 from charlstm.model.dropout import Dropout, Dropped
-from charlstm.model.recurrence.scan import scan_stack
-from charlstm.training.optimizer import make_optimizer
-from charlstm.training.state import init_state
-from charlstm.training.step import Forward
+from charlstm.model.recurrence import Columns, PallasTpu, Scan
+from charlstm.runtime import distributed
+from charlstm.training.program import Program
+from charlstm.training.update import Objective
 
 T, B, H, V, L = 5, 4, 6, 7, 3
 WINDOW = np.random.default_rng(0).integers(0, V, (T + 1, B)).astype(np.uint8)
@@ -53,26 +55,29 @@ def fixed_masks(embedding, steps):
 
 
 @pytest.mark.parametrize(
-    "name, connections, embedding, steps",
+    ("recurrence", "layer_norm", "connections", "embedding", "steps"),
     [
-        ("scan", "plain", 5, 1),
-        ("scan", "plain", 0, T),
-        ("scan_columns", "residual", 5, T),
-        ("scan_recompute", "skip", 0, 1),
-        ("pallas_tpu", "residual", 0, T),
-        ("layer_norm", "plain", 0, 1),
-        ("layer_norm", "residual", 5, T),
+        (Scan(), False, "plain", 5, 1),
+        (Scan(), False, "plain", 0, T),
+        (Columns(), False, "residual", 5, T),
+        (Scan("state"), False, "skip", 0, 1),
+        (PallasTpu(), False, "residual", 0, T),
+        (Scan(), True, "plain", 0, 1),
+        (Scan(), True, "residual", 5, T),
     ],
+    ids=str,
 )
-def test_loss_gradients_and_carry_agree_with_float64(name, connections, embedding, steps):
+def test_loss_gradients_and_carry_agree_with_float64(
+    recurrence, layer_norm, connections, embedding, steps
+):
     params, carry = reference.random_params(
-        1, hidden=H, symbols=V, embedding=embedding, layer_norm=name == "layer_norm"
+        1, hidden=H, symbols=V, embedding=embedding, layer_norm=layer_norm
     )
     dropped, masks = fixed_masks(embedding, steps)
     weights = {"activation_regularization": 0.7, "temporal_activation_regularization": 0.4}
-    full_name = name if connections == "plain" else f"{name}+{connections}"
-    forward = Forward(jnp.float32, full_name, Fixed(dropped), None, **weights)
-    run = jax.jit(jax.value_and_grad(forward.loss, has_aux=True))
+    network = network_of(recurrence, layer_norm=layer_norm, connections=connections)
+    objective = Objective(network, Fixed(dropped), None, **weights)
+    run = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
     key = jax.random.key(0)
     (loss, (nats, _, after)), gradients = run(float32(params), float32(carry), WINDOW, key)
     with jax.enable_x64(True):
@@ -89,17 +94,19 @@ def test_loss_gradients_and_carry_agree_with_float64(name, connections, embeddin
     assert_close(gradients, wanted_gradients)
 
 
-@pytest.mark.parametrize("name", ["scan+residual", "layer_norm"])
-def test_bfloat16_is_near_float32(name):
-    layer_norm = name == "layer_norm"
+@pytest.mark.parametrize(
+    "options", [{"connections": "residual"}, {"layer_norm": True}], ids=["residual", "layer norm"]
+)
+def test_bfloat16_is_near_float32(options):
+    layer_norm = options.get("layer_norm", False)
     params, carry = reference.random_params(2, embedding=5, layer_norm=layer_norm, hidden=64)
     for layer in params["layers"].values():  # well conditioned, as trained weights are
         layer["weight_ih"] *= 0.3
         layer["weight_hh"] *= 0.3
 
     def gradients(dtype):
-        forward = Forward(dtype, name, Dropout(), None)
-        run = jax.jit(jax.grad(forward.loss, has_aux=True))
+        objective = Objective(network_of(dtype=dtype, **options), Dropout(), None)
+        run = jax.jit(jax.grad(objective.loss, has_aux=True))
         return run(float32(params), float32(carry), WINDOW, jax.random.key(0))
 
     (low, (_, _, after)), (high, _) = gradients(jnp.bfloat16), gradients(jnp.float32)
@@ -110,12 +117,13 @@ def test_bfloat16_is_near_float32(name):
 
 def test_without_options_the_loss_is_traced_to_the_plain_network_alone():
     params, carry = float32(reference.random_params(3))
-    forward = Forward(jnp.float32, "scan", Dropout(), None)
+    network = network_of(Scan())
+    objective = Objective(network, Dropout(), None)
 
     def plain(params, carry, window, key):
         layers = [params["layers"][str(index)] for index in range(L)]
         inputs, targets = window[:-1], window[1:]
-        outputs, carry = scan_stack(layers, inputs, carry, None, jnp.float32)
+        outputs, carry = Scan()(network, layers, inputs, carry, None)
         kernel = params["head"]["kernel"].astype(jnp.float32)
         logits = jnp.einsum("tbh,hv->tbv", outputs, kernel, preferred_element_type=jnp.float32)
         logits = logits + params["head"]["bias"]
@@ -127,11 +135,12 @@ def test_without_options_the_loss_is_traced_to_the_plain_network_alone():
         return mean, (mean, accuracy, carry)
 
     arguments = params, carry, WINDOW, jax.random.key(0)
-    assert str(jax.make_jaxpr(forward.loss)(*arguments)) == str(jax.make_jaxpr(plain)(*arguments))
+    assert str(jax.make_jaxpr(objective.loss)(*arguments)) == str(jax.make_jaxpr(plain)(*arguments))
 
 
 def test_without_options_the_state_holds_no_more_arrays():
-    state = init_state(ModelConfig(), 256, 4, make_optimizer(OptimizerConfig()), jnp.uint32(0))
+    program = Program(Config(), Alphabet.of("bytes", WINDOW), distributed.make_mesh(32))
+    state = program.initialize(0)
     assert state.average == {} and state.weights is state.params
     assert sorted(state.params) == ["head", "layers"]
     assert all(

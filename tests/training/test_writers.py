@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from charlstm.errors import UserError
 from charlstm.sampling.text import printable
-from charlstm.training.profile import Profile, parse
-from charlstm.training.writers import WANDB_ID_FILE, scalars
+from charlstm.training.writers import WANDB_ID_FILE, WandbWriter, scalars
 
 # Read by a process of its own: the reader's libraries warn of things that are not ours.
 READ_EVENTS = """
@@ -86,15 +84,18 @@ def test_a_run_that_is_told_and_traced_is_the_same_run(told, trained):
     assert bits[0] == bits[1]
 
 
-@pytest.mark.parametrize("span", ["5", "a:b", "9:3", "0:41", "5:5", ":"])
-def test_a_span_that_is_none_is_refused(tmp_path, span):
-    with pytest.raises(UserError, match="must be START:STOP"):
-        Profile(tmp_path, *parse(span), step=0, num_updates=40)
+def test_a_diagnosis_is_text_at_weights_and_biases():
+    said = {"diagnosis": "overfitting", "message": "the network learns its text by heart"}
+    logged = []
 
+    class Run:
+        def log(self, values, step):
+            logged.append((step, values))
 
-def test_a_span_of_updates_already_made_is_refused(tmp_path):
-    with pytest.raises(UserError, match="in the past"):
-        Profile(tmp_path, 5, 9, step=6, num_updates=40)
+    writer = WandbWriter.__new__(WandbWriter)
+    writer._run = Run()
+    writer.write({"step": 7} | said)
+    assert logged == [(7, {"diagnosis": "overfitting: the network learns its text by heart"})]
 
 
 def test_numbers_are_grouped():

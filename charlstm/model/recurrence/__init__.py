@@ -1,116 +1,65 @@
-"""The time loop of a stack of LSTM layers, in several implementations of one signature.
+"""The time loop of a stack of layers, in several implementations of one signature.
 
-Every implementation is a `Recurrence`; `get` finds one by its name in the configuration.
+Four things are chosen by themselves: the cell (`charlstm.model.cell`), the time loop and its layout
+(one module here each), what a window keeps for its gradient (`Scan.keep`), and how layers are
+connected and dropped between (`charlstm.model.stack`). `charlstm.config.combinations` lists what
+cannot be combined.
 """
 
-from functools import partial
-from typing import Any, Protocol, TypedDict
+from charlstm.config import ModelConfig
+from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.columns import Columns
+from charlstm.model.recurrence.cudnn import Cudnn
+from charlstm.model.recurrence.pallas_tpu import PallasTpu
+from charlstm.model.recurrence.scan import Scan
+from charlstm.model.recurrence.tensor_parallel import TensorParallel
+from charlstm.model.recurrence.wavefront import Wavefront
+from charlstm.runtime.targets import Target
 
-import jax
-
-from charlstm.model.recurrence.connected import connected_stack
-from charlstm.model.recurrence.cudnn import cudnn_stack
-from charlstm.model.recurrence.layer_norm import layer_norm_stack
-from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
-from charlstm.model.recurrence.scan import scan_stack
-from charlstm.model.recurrence.scan_columns import scan_columns_stack
-from charlstm.model.recurrence.scan_recompute import scan_recompute_stack
-from charlstm.model.recurrence.split import split_stack
-from charlstm.model.recurrence.wavefront import wavefront_stack
-
-
-class Carry(TypedDict):
-    """What every layer hands on from one time step, and one window, to the next."""
-
-    h: jax.Array  # [L, B, H] float32, the outputs
-    c: jax.Array  # [L, B, H] float32, the cell states
-
-
-class Recurrence(Protocol):
-    """Runs a window through the stack."""
-
-    def __call__(
-        self,
-        layers: list[dict[str, jax.Array]],
-        inputs: jax.Array,
-        carry: Carry,
-        masks: jax.Array | None,
-        compute_dtype: Any,
-    ) -> tuple[jax.Array, Carry]:
-        """Runs a window through the stack.
-
-        Args:
-          layers: from the bottom up, `weight_ih` [F, 4H] in the first and [H, 4H] in the others,
-            `weight_hh` [H, 4H] and `bias` [4H]; float32.
-          inputs: the first layer's, [T, B, F] in the compute dtype; or [T, B], integers below F,
-            which stand for one-hot vectors and look up rows of `weight_ih`.
-          carry: the state before the window.
-          masks: [L-1, T, B, H] or [L-1, 1, B, H], factors on what layer l passes to layer l+1
-            (0 where dropped, 1/(1-dropout) elsewhere); None drops nothing.
-          compute_dtype: of the products' inputs and of the saved activations.
-
-        Returns:
-          What the head reads, [T, B, H] in the compute dtype: of a plain stack the top layer's
-          outputs; and the carry after the window.
-        """
-
-
-_RECURRENCES: dict[str, Recurrence] = {
-    "scan": scan_stack,
-    "scan_columns": scan_columns_stack,
-    "scan_recompute": scan_recompute_stack,
-    "wavefront": wavefront_stack,
-    "pallas_tpu": pallas_tpu_stack,
-    "cudnn": cudnn_stack,
-    "split": split_stack,
-    "layer_norm": layer_norm_stack,
-}
+__all__ = [
+    "Columns",
+    "Cudnn",
+    "PallasTpu",
+    "Recurrence",
+    "Scan",
+    "TensorParallel",
+    "Wavefront",
+    "choose",
+]
 
 # A CPU is faster with streams as columns from this hidden size on, or with many streams from this
 # one on; (hidden size, streams), as measured: benchmarks/README.md.
 COLUMNS_FROM = ((384, 1), (256, 64))
 
 
-def resolve(
-    name: str,
-    hidden_size: int,
-    wavefront_chunk: int,
-    residuals: str = "gates",
-    num_streams: int = 1,
-) -> str:
-    """The full name of the recurrence that `model.recurrence` stands for on this machine.
+def choose(
+    model: ModelConfig, target: Target, *, num_streams: int = 1, model_devices: int = 1
+) -> Recurrence:
+    """Returns the recurrence that `model.recurrence` stands for.
 
     `auto` chooses: on a CPU by the hidden size and the number of streams, as measured; elsewhere,
-    where nothing is measured yet, the scan. The wavefront's full name has its chunk size:
-    `wavefront/32`. With residuals `state` it is the scan that keeps h and c alone.
-    """
-    if residuals == "state":
-        return "scan_recompute"
-    if name == "wavefront":
-        return f"wavefront/{wavefront_chunk}"
-    if name != "auto":
-        return name
-    wide = any(hidden_size >= hidden and num_streams >= streams for hidden, streams in COLUMNS_FROM)
-    return "scan_columns" if jax.default_backend() == "cpu" and wide else "scan"
-
-
-def with_structure(name: str, *, layer_norm: bool, connections: str) -> str:
-    """The full name of what runs a network with normalisation or connections past its layers.
+    where nothing is measured yet, the scan. A normalizing cell, or `model.residuals=state`, takes
+    the scan.
 
     Args:
-      name: the full name of the recurrence for a plain stack.
-      layer_norm: whether the layers normalise: that takes a recurrence of its own.
-      connections: `plain`, `residual` or `skip`; of the latter two the full name is `scan+skip`.
+      model: the network.
+      target: what it is compiled for.
+      num_streams: that run side by side, on all devices together.
+      model_devices: that share each layer, `mesh.model`.
     """
-    name = "layer_norm" if layer_norm else name
-    return name if connections == "plain" else f"{name}+{connections}"
-
-
-def get(name: str) -> Recurrence:
-    """The recurrence of a full name, see `resolve`; without a chunk size, the default one."""
-    name, _, connections = name.partition("+")
-    kind, _, chunk_size = name.partition("/")
-    run = _RECURRENCES[kind]
-    if chunk_size:
-        run = partial(wavefront_stack, chunk_size=int(chunk_size))
-    return partial(connected_stack, run=run, connections=connections) if connections else run
+    if model_devices > 1 or model.recurrence == "split":
+        return TensorParallel()
+    if model.recurrence == "wavefront":
+        return Wavefront(model.wavefront_chunk)
+    named: dict[str, Recurrence] = {
+        "scan_columns": Columns(),
+        "pallas_tpu": PallasTpu(),
+        "cudnn": Cudnn(),
+    }
+    if model.recurrence in named:
+        return named[model.recurrence]
+    is_wide = any(model.hidden_size >= h and num_streams >= b for h, b in COLUMNS_FROM)
+    is_plain = not model.layer_norm and model.residuals == "gates"
+    if model.recurrence == "auto" and target.is_cpu and is_wide and is_plain:
+        return Columns()
+    return Scan(model.residuals)

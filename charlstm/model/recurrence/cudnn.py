@@ -7,75 +7,64 @@ cuDNN multiplies the input of its first layer with a weight, and of symbols that
 first layer that reads symbols is a scan, and cuDNN runs the layers above, whose inputs are dense.
 """
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
 from charlstm.errors import UserError
-from charlstm.model.recurrence.scan import scan_stack
-from charlstm.sharding import dimension
+from charlstm.model.cell import Layer
+from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.scan import Scan
+from charlstm.model.stack import Carry
+from charlstm.runtime.shardings import dimension
+
+if TYPE_CHECKING:
+    from charlstm.model.network import Network
 
 
-def cudnn_stack(
-    layers: list[dict[str, jax.Array]],
-    inputs: jax.Array,
-    carry: Any,
-    masks: jax.Array | None,
-    compute_dtype: Any,
-) -> tuple[jax.Array, Any]:
-    """Runs a window through the stack; see `Recurrence` for arguments and result.
+@dataclasses.dataclass(frozen=True)
+class Cudnn(Recurrence):
+    """Runs the layers above the first, or all that read floats, by cuDNN."""
 
-    Raises:
-      UserError: no NVIDIA GPU, a single layer, dropout, or a compute dtype other than float32.
-    """
-    looks_up = inputs.ndim == 2
-    _check(len(layers) - looks_up, masks, compute_dtype)
-    if not looks_up:
-        outputs, h, c = _run_dense(pack(layers), inputs, carry["h"], carry["c"])
-        return outputs, {"h": h, "c": c}
-    lower = {name: state[:1] for name, state in carry.items()}
-    upper = {name: state[1:] for name, state in carry.items()}
-    outputs, lower = scan_stack(layers[:1], inputs, lower, None, compute_dtype)
-    outputs, h, c = _run_dense(pack(layers[1:]), outputs, upper["h"], upper["c"])
-    after = {
-        "h": jnp.concatenate([lower["h"], h]),
-        "c": jnp.concatenate([lower["c"], c]),
-    }
-    return outputs, after
+    name: ClassVar[str] = "cudnn"
+    takes_connections: ClassVar[bool] = False
 
+    def __call__(
+        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+    ) -> tuple[jax.Array, Carry]:
+        """See `Recurrence`.
 
-def _check(num_dense: int, masks: jax.Array | None, compute_dtype: Any) -> None:
-    if not _has_nvidia_gpu():
-        raise UserError(
-            f"model.recurrence=cudnn needs an NVIDIA GPU, and jax runs on "
-            f"{jax.devices()[0].device_kind}: set model.recurrence=scan"
-        )
-    if compute_dtype != jnp.float32:
-        raise UserError(
-            f"model.recurrence=cudnn computes in float32 only, not in "
-            f"{jnp.dtype(compute_dtype).name}: set model.compute_dtype=float32 or "
-            f"model.recurrence=scan"
-        )
-    if masks is not None:
-        raise UserError(
-            "model.recurrence=cudnn cannot drop values between layers: set model.dropout=0 or "
-            "model.recurrence=scan"
-        )
-    if num_dense == 0:
-        raise UserError(
-            "model.recurrence=cudnn runs the layers above the first, and model.num_layers=1 has "
-            "none: set model.recurrence=scan"
-        )
+        Raises:
+          UserError: the target is no NVIDIA GPU, the dtype is not float32, or there are masks.
+        """
+        target = network.compute.target
+        if target.platform != "cuda":
+            raise UserError(
+                f"model.recurrence=cudnn needs an NVIDIA GPU, and jax runs on {target.chip}: "
+                "set model.recurrence=scan"
+            )
+        if masks is not None or network.compute.dtype != jnp.float32:
+            raise UserError(
+                "model.recurrence=cudnn computes in float32 and drops nothing between layers: set "
+                "model.compute_dtype=float32 and model.dropout=0, or model.recurrence=scan"
+            )
+        if inputs.ndim == 3:
+            outputs, h, c = _run_dense(pack(layers), inputs, carry["h"], carry["c"])
+            return outputs, {"h": h, "c": c}
+        lower: Carry = {"h": carry["h"][:1], "c": carry["c"][:1]}
+        outputs, lower = Scan()(network, layers[:1], inputs, lower, None)
+        outputs, h, c = _run_dense(pack(layers[1:]), outputs, carry["h"][1:], carry["c"][1:])
+        return outputs, {
+            "h": jnp.concatenate([lower["h"], h]),
+            "c": jnp.concatenate([lower["c"], c]),
+        }
 
 
-def _has_nvidia_gpu() -> bool:
-    return "cuda" in jax.devices()[0].client.platform_version.lower()
-
-
-def pack(layers: list[dict[str, jax.Array]]) -> jax.Array:
-    """All weights in the order of `jax.experimental.rnn`, float32 [num_params].
+def pack(layers: list[Layer]) -> jax.Array:
+    """Returns all weights in the order of `jax.experimental.rnn`, float32 [num_params].
 
     First the matrices of all layers, each transposed to [4H, H] with the gates in the order
     i, f, g, o, then the biases; cuDNN adds two of them, so the second is zero.
@@ -95,7 +84,7 @@ def pack(layers: list[dict[str, jax.Array]]) -> jax.Array:
 def _run_dense(
     weights: jax.Array, inputs: jax.Array, h: jax.Array, c: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """N layers left to cuDNN: outputs [T, B, H] of inputs [T, B, F], and h, c [N, B, H]."""
+    """Leaves N layers to cuDNN: outputs [T, B, H] of inputs [T, B, F], and h, c [N, B, H]."""
 
     def run(weights: jax.Array, inputs: jax.Array, h: jax.Array, c: jax.Array) -> Any:
         window, streams, input_size = inputs.shape

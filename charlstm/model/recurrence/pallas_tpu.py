@@ -8,63 +8,57 @@ walks the other way and emits dz; the gradient of `weight_hh` is one product aft
 Where there is no TPU the kernels are interpreted: slow, for tests.
 """
 
-from functools import partial
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from charlstm.errors import UserError
-from charlstm.model.recurrence import gates
-from charlstm.model.recurrence.pallas_walk import LANES, Walk
-from charlstm.model.recurrence.stack import project_first, run_layers
-from charlstm.sharding import dimension, specify
+from charlstm.model import gates
+from charlstm.model.cell import Layer
+from charlstm.model.gradients import with_gradient
+from charlstm.model.recurrence.base import LayerByLayer
+from charlstm.model.recurrence.pallas_grid import LANES, TimeGrid
+from charlstm.model.recurrence.scan import before, weight_gradient
+from charlstm.model.stack import State
+
+if TYPE_CHECKING:
+    from charlstm.model.network import Network
 
 NUM_FACTORS = len(gates.Factors._fields)
 
 
-def pallas_tpu_stack(
-    layers: list[dict[str, jax.Array]],
-    inputs: jax.Array,
-    carry: Any,
-    masks: jax.Array | None,
-    compute_dtype: Any,
-    *,
-    interpret: bool | None = None,
-) -> tuple[jax.Array, Any]:
-    """Runs a window through the stack; see `Recurrence` for the other arguments and the result.
+@dataclasses.dataclass(frozen=True)
+class PallasTpu(LayerByLayer):
+    """Runs each layer as one TPU kernel.
 
-    Args:
-      interpret: run the kernels without a TPU; None does where there is none.
-
-    Raises:
-      UserError: the weights do not fit into VMEM, or H is no multiple of 128 (compiled only).
+    Attributes:
+      interpret: run the kernels without a TPU; None does where the target is no TPU.
     """
-    hidden_size = layers[0]["weight_hh"].shape[0]
-    if interpret is None:
-        interpret = jax.default_backend() != "tpu"
-    if not interpret and hidden_size % LANES:
-        raise UserError(
-            f"model.recurrence=pallas_tpu needs model.hidden_size={hidden_size} to be a multiple "
-            f"of {LANES}: change it, or set model.recurrence=scan"
-        )
-    layer = partial(pallas_tpu_layer, interpret)
-    projection = project_first(layers, inputs, compute_dtype)
-    return run_layers(layer, layers, projection, carry, masks, compute_dtype)
 
+    name: ClassVar[str] = "pallas_tpu"
+    interpret: bool | None = None
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def pallas_tpu_layer(
-    interpret: bool,
-    compute_dtype: Any,
-    projection: jax.Array,
-    weight_hh: jax.Array,
-    h: jax.Array,
-    c: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Runs a window through one layer; see `Layer` for the other arguments and the result."""
-    return _forward(interpret, compute_dtype, projection, weight_hh, h, c)[0]
+    def run_layer(
+        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+    ) -> tuple[jax.Array, State]:
+        """See `LayerByLayer`.
+
+        Raises:
+          UserError: the weights do not fit into VMEM, or H is no multiple of 128 (compiled only).
+        """
+        compute, weight_hh = network.compute, layer["weight_hh"]
+        interpret = compute.target.platform != "tpu" if self.interpret is None else self.interpret
+        if not interpret and weight_hh.shape[0] % LANES:
+            raise UserError(
+                f"model.recurrence=pallas_tpu needs model.hidden_size={weight_hh.shape[0]} to be a "
+                f"multiple of {LANES}: change it, or set model.recurrence=scan"
+            )
+        share = network.cell.project(compute, inputs, layer)
+        outputs, h, c = pallas_tpu_layer(interpret, compute.dtype, share, weight_hh, *state)
+        return outputs, (h, c)
 
 
 def _forward(
@@ -75,9 +69,10 @@ def _forward(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
-    walk = Walk(_forward_kernel, interpret, reverse=False)
+    """Runs a window through one layer; see `scan.scan_layer` for arguments and result."""
+    grid = TimeGrid(_forward_kernel, interpret, reverse=False)
     weight = weight_hh.astype(compute_dtype)
-    (outputs, factors), (h_last, c_last) = walk(weight, (h, c), [projection], [1, NUM_FACTORS])
+    (outputs, factors), (h_last, c_last) = grid(weight, (h, c), [projection], [1, NUM_FACTORS])
     return (outputs, h_last, c_last), (weight_hh, h, outputs, factors)
 
 
@@ -89,20 +84,14 @@ def _backward(
 ) -> tuple[jax.Array, ...]:
     weight_hh, h_first, outputs, factors = residuals
     d_outputs, dh_last, dc_last = gradients
-    walk = Walk(_backward_kernel, interpret, reverse=True)
+    grid = TimeGrid(_backward_kernel, interpret, reverse=True)
     weight = weight_hh.astype(compute_dtype)
-    (dz,), (dh, dc) = walk(weight, (dh_last, dc_last), [d_outputs, factors], [4])
-    d_weight = jnp.einsum(
-        "tbh,tbg->hg",
-        jnp.concatenate([h_first.astype(compute_dtype)[None], outputs[:-1]]),
-        dz,
-        preferred_element_type=jnp.float32,
-        out_sharding=specify(dimension(weight_hh, 0), dimension(weight_hh, 1)),
-    )
+    (dz,), (dh, dc) = grid(weight, (dh_last, dc_last), [d_outputs, factors], [4])
+    d_weight = weight_gradient(before(h_first, outputs), dz, weight_hh)
     return dz, d_weight, dh, dc
 
 
-pallas_tpu_layer.defvjp(_forward, _backward)
+pallas_tpu_layer = with_gradient(_forward, _backward, num_static=2)
 
 
 def _forward_kernel(

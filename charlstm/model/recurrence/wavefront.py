@@ -17,50 +17,64 @@ An idle place, and the padding of a window that the chunks do not divide, holds 
 layer starts from waits in the rounds before it, and what it ends with stays to the last round.
 """
 
-from functools import partial
-from typing import Any, NamedTuple
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.model.recurrence import gates, time_loop
-from charlstm.model.recurrence.scan import scan_stack
-from charlstm.model.recurrence.stack import project_first
-from charlstm.sharding import dimension, specify
+from charlstm.model import time_loop
+from charlstm.model.cell import Layer, Lstm
+from charlstm.model.compute import Compute
+from charlstm.model.gradients import with_gradient
+from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.scan import Scan
+from charlstm.model.stack import Carry
+from charlstm.runtime.shardings import dimension, specify
+
+if TYPE_CHECKING:
+    from charlstm.model.network import Network
 
 
-def wavefront_stack(
-    layers: list[dict[str, jax.Array]],
-    inputs: jax.Array,
-    carry: Any,
-    masks: jax.Array | None,
-    compute_dtype: Any,
-    *,
-    chunk_size: int = 32,
-) -> tuple[jax.Array, Any]:
-    """Runs a window through the stack; see `Recurrence` for the other arguments and the result.
+@dataclasses.dataclass(frozen=True)
+class Wavefront(Recurrence):
+    """Runs all layers at once, each a chunk behind the one below.
 
     A single layer, or a window of a single chunk, has nothing to overlap and is left to the scan.
 
-    Args:
+    Attributes:
       chunk_size: the largest number of time steps in a chunk; chunks are made equally long.
     """
-    length = inputs.shape[0]
-    if len(layers) == 1 or length <= chunk_size:
-        return scan_stack(layers, inputs, carry, masks, compute_dtype)
-    projection = project_first(layers, inputs, compute_dtype)
-    upper = layers[1:]
-    weights = _Weights(
-        jnp.stack([layer["weight_hh"] for layer in layers]),
-        jnp.stack([layer["weight_ih"] for layer in upper]),
-        jnp.stack([layer["bias"] for layer in upper]),
-    )
-    plan = _Plan(length, len(layers), -(-length // chunk_size), compute_dtype)
-    # The masks are drawn, not learned: no gradient is computed for them.
-    masks = None if masks is None else jax.lax.stop_gradient(masks)
-    outputs, h, c = _run(plan, weights, projection, masks, carry["h"], carry["c"])
-    return outputs, {"h": h, "c": c}
+
+    takes_connections: ClassVar[bool] = False
+    chunk_size: int = 32
+
+    def __str__(self) -> str:
+        return f"wavefront, chunks of {self.chunk_size}"
+
+    def __call__(
+        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+    ) -> tuple[jax.Array, Carry]:
+        """See `Recurrence`."""
+        length = inputs.shape[0]
+        if len(layers) == 1 or length <= self.chunk_size:
+            return Scan()(network, layers, inputs, carry, masks)
+        projection = network.cell.project(network.compute, inputs, layers[0])
+        upper = layers[1:]
+        weights = _Weights(
+            jnp.stack([layer["weight_hh"] for layer in layers]),
+            jnp.stack([layer["weight_ih"] for layer in upper]),
+            jnp.stack([layer["bias"] for layer in upper]),
+        )
+        plan = _Plan(length, len(layers), -(-length // self.chunk_size), network.compute)
+        # The masks are drawn, not learned: no gradient is computed for them.
+        masks = None if masks is None else jax.lax.stop_gradient(masks)
+        outputs, h, c = _run(plan, weights, projection, masks, carry["h"], carry["c"])
+        return outputs, {"h": h, "c": c}
+
+
+_CELL = Lstm()
 
 
 class _Weights(NamedTuple):
@@ -72,7 +86,7 @@ class _Weights(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """How a window is cut, and the way between its two arrangements.
+    """The cut of a window into chunks, and the way between its two arrangements.
 
     By time an array is [T, …], by round [K, c, …].
     """
@@ -80,7 +94,7 @@ class _Plan(NamedTuple):
     length: int  # T
     num_layers: int  # L
     num_chunks: int  # n
-    compute_dtype: Any
+    compute: Compute
 
     @property
     def chunk(self) -> int:
@@ -93,45 +107,31 @@ class _Plan(NamedTuple):
         return self.num_chunks + self.num_layers - 1
 
     def busy(self) -> np.ndarray:
-        """Where a layer runs a time step of the window, bool [K, c, L, 1, 1]."""
+        """Returns where a layer runs a time step of the window, bool [K, c, L, 1, 1]."""
         steps = np.arange(self.num_rounds * self.chunk).reshape(-1, self.chunk, 1)
         times = steps - np.arange(self.num_layers) * self.chunk
         return ((times >= 0) & (times < self.length))[..., None, None]
 
     def by_round(self, array: jax.Array, layer: int) -> jax.Array:
-        """What a layer meets of `array` [T, …] in each round, [K, c, …]; zeros where it is idle."""
+        """Returns a layer's part of `array` [T, …] in each round, [K, c, …]; zeros if idle."""
         before = layer * self.chunk
         after = self.num_rounds * self.chunk - before - self.length
         padded = jnp.pad(array, [(before, after)] + [(0, 0)] * (array.ndim - 1))
         return padded.reshape(self.num_rounds, self.chunk, *array.shape[1:])
 
     def by_time(self, rounds: jax.Array, layer: int) -> jax.Array:
-        """The inverse: of [K, c, …], the time steps [T, …] of a layer."""
+        """Is the inverse of `by_round`: returns the time steps [T, …] of a layer."""
         active = rounds[layer : layer + self.num_chunks]
         return active.reshape(-1, *rounds.shape[2:])[: self.length]
 
     def masks_by_round(self, masks: jax.Array | None) -> jax.Array | None:
-        """What layers 1… multiply their inputs with, [K, c, L-1, B, H] or [K, 1, L-1, B, H]."""
+        """Returns the factors on the inputs of layers 1…, [K, c or 1, L-1, B, H]."""
         if masks is None:
             return None
-        masks = masks.astype(self.compute_dtype)
         if masks.shape[1] == self.length:
             return jnp.stack([self.by_round(m, i + 1) for i, m in enumerate(masks)], axis=2)
         held = jnp.swapaxes(masks, 0, 1)[None]
         return jnp.broadcast_to(held, (self.num_rounds, *held.shape[1:]))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(
-    plan: _Plan,
-    weights: _Weights,
-    projection: jax.Array,
-    masks: jax.Array | None,
-    h: jax.Array,
-    c: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The top layer's outputs [T, B, H], and h and c [L, B, H] after the window."""
-    return _forward(plan, weights, projection, masks, h, c)[0]
 
 
 def _forward(
@@ -142,18 +142,18 @@ def _forward(
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[Any, ...]]:
-    dtype = plan.compute_dtype
+    """The top layer's outputs [T, B, H], and h and c [L, B, H] after the window."""
+    dtype = plan.compute.dtype
     weight_hh, weight_ih = weights.weight_hh.astype(dtype), weights.weight_ih.astype(dtype)
 
     def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
         h, c = state
         z, busy = inputs
-        z = z.astype(jnp.float32) + jnp.einsum(
+        recurrent = jnp.einsum(
             "lbh,lhg->lbg", h.astype(dtype), weight_hh, preferred_element_type=jnp.float32
         )
-        h_after, c_after, factors = gates.forward(z, c, axis=-1)
+        h_after, c_after, saved = _CELL.forward((), z.astype(jnp.float32), recurrent, c, -1, dtype)
         h, c = jnp.where(busy, h_after, h), jnp.where(busy, c_after, c)
-        saved = jax.tree.map(lambda factor: factor.astype(dtype), factors)
         return (h, c), (h.astype(dtype), saved)
 
     def run_round(loop: Any, inputs: Any) -> Any:
@@ -165,13 +165,15 @@ def _forward(
         upper = jnp.einsum("clbh,lhg->lcbg", passed, weight_ih, preferred_element_type=jnp.float32)
         upper = jnp.swapaxes((upper + weights.bias[:, None, None]).astype(dtype), 0, 1)
         z = jnp.concatenate([projection[:, None], upper], axis=1)
-        state, (outputs, factors) = time_loop.scan(step, state, (z, busy))
+        state, (outputs, factors) = time_loop.scan(plan.compute.target, step, state, (z, busy))
         return (state, outputs[:, :-1]), (outputs, factors)
 
     rounds = (plan.by_round(projection, 0), plan.masks_by_round(masks), plan.busy())
     # What the layers below passed on in the round before, [c, L-1, B, H]: nothing yet.
     below = _zeros_like_batch(h, (plan.chunk, plan.num_layers - 1, *h.shape[1:]), dtype)
-    (state, _), (outputs, factors) = time_loop.scan(run_round, ((h, c), below), rounds)
+    (state, _), (outputs, factors) = time_loop.scan(
+        plan.compute.target, run_round, ((h, c), below), rounds
+    )
     top = plan.by_time(outputs[:, :, -1], plan.num_layers - 1)
     return (top, *state), (weights, masks, h, outputs, factors)
 
@@ -181,7 +183,7 @@ def _backward(
 ) -> tuple[_Weights, jax.Array, None, jax.Array, jax.Array]:
     weights, masks, h_first, outputs, factors = residuals
     d_top, dh_last, dc_last = gradients
-    dtype = plan.compute_dtype
+    dtype = plan.compute.dtype
     weight_hh, weight_ih = weights.weight_hh.astype(dtype), weights.weight_ih.astype(dtype)
     masks = plan.masks_by_round(masks)
 
@@ -189,8 +191,8 @@ def _backward(
         dh, dc = state
         d_output, factors, busy = inputs
         dh_after = dh + d_output.astype(jnp.float32)
-        dz_gates, dc_before = gates.backward(dh_after, dc, factors)
-        dz = jnp.where(busy, jnp.concatenate(dz_gates, axis=-1), 0).astype(dtype)
+        dz, _, dc_before, _ = _CELL.backward((), (), factors, dh_after, dc, -1, dtype)
+        dz = jnp.where(busy, dz, 0).astype(dtype)
         dh_before = jnp.einsum("lbg,lhg->lbh", dz, weight_hh, preferred_element_type=jnp.float32)
         state = jnp.where(busy, dh_before, dh), jnp.where(busy, dc_before, dc)
         return state, dz
@@ -201,7 +203,9 @@ def _backward(
         d_lower = jnp.einsum("clbg,lhg->clbh", dz_above, weight_ih, preferred_element_type=dtype)
         d_lower = d_lower if mask_above is None else d_lower * mask_above
         d_outputs = jnp.concatenate([d_lower, d_top[:, None]], axis=1)
-        state, dz = time_loop.scan(step, state, (d_outputs, *per_step), reverse=True)
+        state, dz = time_loop.scan(
+            plan.compute.target, step, state, (d_outputs, *per_step), reverse=True
+        )
         return (state, dz[:, 1:]), dz
 
     rounds = (
@@ -214,7 +218,9 @@ def _backward(
     above = _zeros_like_batch(
         h_first, (plan.chunk, plan.num_layers - 1, h_first.shape[1], 4 * h_first.shape[2]), dtype
     )
-    (state, _), dz = time_loop.scan(run_round, ((dh_last, dc_last), above), rounds, reverse=True)
+    (state, _), dz = time_loop.scan(
+        plan.compute.target, run_round, ((dh_last, dc_last), above), rounds, reverse=True
+    )
     steps = outputs.reshape(-1, *outputs.shape[2:])
     h_before = jnp.concatenate([h_first.astype(dtype)[None], steps[:-1]]).reshape(outputs.shape)
     passed = jnp.concatenate([jnp.zeros_like(outputs[:1, :, 1:]), outputs[:-1, :, :-1]])
@@ -243,4 +249,4 @@ def _zeros_like_batch(state: jax.Array, shape: tuple[int, ...], dtype: Any) -> j
     return jnp.zeros(shape, dtype, out_sharding=specify(None, None, dimension(state, 1), None))
 
 
-_run.defvjp(_forward, _backward)
+_run = with_gradient(_forward, _backward, num_static=1)

@@ -1,8 +1,8 @@
-// The page's data, and how a byte is shown.
+// Reads the page's data, and says how a byte is shown.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 
-/** The bytes that the page carries under `name`: Uint8Array. */
+/** Returns the bytes that the page has under `name`: Uint8Array. */
 async function blob(name) {
   const packed = atob(document.getElementById(`blob-${name}`).textContent);
   const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
@@ -10,7 +10,7 @@ async function blob(name) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** An element of a class, with text in it that is shown as it is. */
+/** Makes an element of a class, with text that is shown literally. */
 function element(tag, className = '', text = '') {
   const made = document.createElement(tag);
   if (className) made.className = className;
@@ -22,13 +22,13 @@ const hexadecimal = (byte) => byte.toString(16).toUpperCase().padStart(2, '0');
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const MARKS = new Map([[0x0a, '↵'], [0x0d, '␍'], [0x09, '→'], [0x20, ' ']]);
-// Control, format (which would turn the line round), private, unassigned; separators; joiners.
+// Control, format (which could reverse the line), private, unassigned; separators.
 const UNSHOWN = /[\p{C}\p{Z}]/u;
 
 /**
- * How byte `place` of `text` is shown: {text, kind}. The kinds: glyph, a character; rest, a byte
- * that goes on a character whose glyph stands on its first byte; mark, a sign for white space; hex,
- * two digits.
+ * Returns how byte `place` of `text` is shown: {text, kind}. The kinds are glyph, a character;
+ * rest, a further byte of a character that is shown at its first byte; mark, a sign for white
+ * space; hex, two digits.
  */
 function shown(text, place) {
   const byte = text[place];
@@ -46,7 +46,7 @@ function shown(text, place) {
       const character = strict.decode(text.subarray(start, start + length));
       if (UNSHOWN.test(character)) break;
       if (start < place) return { text: '', kind: 'rest' };
-      // A combining mark is shown on a circle, as it is in tables of characters.
+      // A combining mark is shown on a circle, as in tables of characters.
       return { text: /\p{M}/u.test(character) ? `◌${character}` : character, kind: 'glyph' };
     } catch {
       break;
@@ -55,12 +55,12 @@ function shown(text, place) {
   return { text: hexadecimal(byte), kind: 'hex' };
 }
 
-/** The same of a byte without its neighbours, as a prediction is. */
+/** Returns how a byte without neighbours is shown, such as a prediction. */
 function shownAlone(byte) {
   return shown(Uint8Array.of(byte), 0);
 }
 
-/** A byte in words: `0x41 A`, `0x0A line break`. */
+/** Returns a byte in words: `0x41 A`, `0x0A line break`. */
 function named(byte) {
   const words = { 0x0a: 'line break', 0x0d: 'carriage return', 0x09: 'tab', 0x20: 'space' };
   const { text, kind } = shownAlone(byte);

@@ -1,6 +1,6 @@
-// Which cells follow what: the scores found beforehand, and a search by a pattern of the reader's.
+// Finds the cells that follow a property of the page, or a pattern that the reader enters.
 
-/** Every cell's score for property `index` of the page: [{cell, rises, chosenBy, heldOut}]. */
+/** Returns all cells with their scores for property `index`: [{cell, rises, chosenBy, heldOut}]. */
 function scoresOf(index, scores) {
   const found = [];
   const size = data.num_layers * data.cells_per_layer;
@@ -17,15 +17,15 @@ function scoresOf(index, scores) {
 }
 
 /**
- * Scores every cell by a regular expression, on the window that has all cells. As on the whole text,
- * even blocks choose a cell and its direction, and odd ones give its score.
+ * Scores every cell for a regular expression, on the window that has all cells. As for the whole
+ * text, the even blocks choose a cell and its direction, and the odd blocks give its score.
  *
- * @returns [{cell, rises, chosenBy, heldOut}], or a string that says why there is none.
+ * @returns [{cell, rises, chosenBy, heldOut}], or a string that says why there are no scores.
  */
 function search(pattern, text, valueAt) {
   let compiled;
   try {
-    // Of bytes, as the text is: a letter beyond ASCII is two of them or more.
+    // The text is bytes, so a letter beyond ASCII becomes two bytes or more.
     compiled = new RegExp(String.fromCharCode(...new TextEncoder().encode(pattern)), 'gm');
   } catch (error) {
     return error.message;
@@ -45,8 +45,8 @@ function search(pattern, text, valueAt) {
   const totals = [0, 0, 0, 0];
   for (const which of classes) totals[which]++;
   if (Math.min(...totals) < data.least_bytes) {
-    return `It matches ${totals[1]} and ${totals[3]} bytes of the two halves of the window: at least `
-      + `${data.least_bytes} that match and as many that do not are needed in each.`;
+    return `It matches ${totals[1]} and ${totals[3]} bytes in the two halves of the window. Each half needs `
+      + `at least ${data.least_bytes} bytes that match and as many that do not.`;
   }
   const found = [];
   for (let cell = 0; cell < data.num_layers * data.cells_per_layer; cell++) {
@@ -66,7 +66,7 @@ function search(pattern, text, valueAt) {
   return found.sort((a, b) => b.chosenBy - a.chosenBy);
 }
 
-/** The AUC between the histograms `which` (does not hold) and `which + 1` (holds). */
+/** Returns the AUC between the histograms `which` (does not hold) and `which + 1` (holds). */
 function area(histograms, which, totals) {
   let [below, wins] = [0, 0];
   for (let level = 0; level < 256; level++) {

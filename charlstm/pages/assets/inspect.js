@@ -1,4 +1,4 @@
-// The inspection page: choosing a cell recolours the text.
+// Runs the inspection page: choosing a cell recolours the text.
 
 const $ = (id) => document.getElementById(id);
 const names = ['text', 'surprise', 'likeliest', 'probabilities', 'traced', 'window', 'scores'];
@@ -14,14 +14,14 @@ const state = { colour: 'cell', cell: 0 };
 const label = (cell) => `${Math.floor(cell / data.cells_per_layer)}:${cell % data.cells_per_layer}`;
 const traceOf = new Map(data.traced.map((cell, index) => [cell, index]));
 
-/** The rounded, squashed state of a cell after byte `place`; undefined where the page lacks it. */
+/** Returns the squashed state of a cell after byte `place`; undefined if the page lacks it. */
 function valueAt(cell, place) {
   if (traceOf.has(cell)) return tracedCells[traceOf.get(cell) * text.length + place];
   if (place < data.window[0] || place >= data.window[1]) return undefined;
   return windowCells[cell * windowSize + place - data.window[0]];
 }
 
-/** The cell state c of a squashed one. */
+/** Returns the cell state c of a squashed one. */
 function unsquashed(value) {
   const x = (value * data.cell_step) / 127;
   return x / (1 - Math.abs(x));
@@ -47,7 +47,7 @@ const guesses = (place) => Array.from({ length: 5 }, (_, rank) => ({
 
 const view = new TextView($('text'), text, paint, guesses);
 
-/** Colours the text by a cell, and says what is known of it. */
+/** Colours the text by a cell. */
 function choose(cell) {
   state.cell = ((cell % numCells) + numCells) % numCells;
   $('layer').value = Math.floor(state.cell / data.cells_per_layer);
@@ -71,7 +71,7 @@ function colourBy(colour) {
   view.draw();
 }
 
-/** Lists the cells that tell a property best. */
+/** Lists the cells that predict a property best. */
 function list(title, meaning, found) {
   $('property-name').textContent = title;
   $('property-meaning').textContent = meaning;
@@ -97,7 +97,7 @@ function chooseProperty(index) {
   list(property.name, property.meaning, property.is_scored ? scoresOf(index, scores) : []);
 }
 
-/** Says everything about one byte. */
+/** Shows the details of one byte. */
 function point(place) {
   view.pointed = place;
   const value = valueAt(state.cell, place);

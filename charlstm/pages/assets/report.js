@@ -1,4 +1,4 @@
-// The report's curves, against updates, seconds or bytes.
+// Draws the report's curves over updates, seconds or bytes.
 
 const data = JSON.parse(document.getElementById('data').textContent);
 

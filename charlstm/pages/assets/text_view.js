@@ -1,15 +1,15 @@
-// The text, byte for byte. Only the rows in sight are in the document.
+// Shows the text byte by byte. Only the visible rows are in the document.
 
 const ROW_HEIGHT = 20;
 const GUESS_HEIGHT = 15;
-// Browsers do not lay out elements much higher than this; a longer text scrolls proportionally.
+// Browsers cannot lay out much higher elements; a longer text scrolls proportionally.
 const MOST_PIXELS = 8e6;
 
 class TextView {
   /**
    * @param scroller: the element that scrolls.
    * @param text: Uint8Array, the bytes.
-   * @param paint: (place) → CSS colour behind that byte, or null where nothing is known.
+   * @param paint: (place) → the CSS colour behind that byte, or null if it is unknown.
    * @param guesses: (place) → [{byte, probability}], the likeliest first; shown if `withGuesses`.
    */
   constructor(scroller, text, paint, guesses) {
@@ -24,7 +24,7 @@ class TextView {
     return ROW_HEIGHT + (this.withGuesses ? 5 * GUESS_HEIGHT + 8 : 0);
   }
 
-  /** Cuts the text into rows that fit the width; a line break ends a row. */
+  /** Splits the text into rows that fit the width; a line break ends a row. */
   layOut() {
     const first = this.rows ? this.rows[Math.floor(this.position())] : 0;
     const gutter = matchMedia('(max-width: 40rem)').matches ? 6 : 74;
@@ -44,7 +44,7 @@ class TextView {
     this.show(first, 0);
   }
 
-  /** The row at the top of the view, with its hidden share as a fraction. */
+  /** Returns the row at the top of the view; the fraction is its hidden share. */
   position() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const range = Math.max(1, scrollHeight - clientHeight);
@@ -52,7 +52,7 @@ class TextView {
     return Math.min((scrollTop * scale) / this.rowHeight, this.rows.length - 1);
   }
 
-  /** Brings a byte into view, `above` rows below the top. */
+  /** Scrolls to a byte and shows it `above` rows below the top. */
   show(place, above = 2) {
     const row = this.rowOf(place) - above;
     const { scrollHeight, clientHeight } = this.scroller;

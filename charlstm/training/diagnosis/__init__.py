@@ -1,1 +1,1 @@
-"""What is wrong with a run, in a line: what is observed, what is a fault, what was said before."""
+"""Diagnoses: statistics of a run, checks on them, and a memory of what was reported."""

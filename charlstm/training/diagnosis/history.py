@@ -1,11 +1,11 @@
-"""What a run remembers of its faults, so that each is said once."""
+"""The memory of a run for its diagnoses, so that each is reported once."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from charlstm.training.diagnosis import faults
-from charlstm.training.diagnosis.observed import Block, Diagnosis, Setting, Validation, Verdict
+from charlstm.training.diagnosis import checks
+from charlstm.training.diagnosis.statistics import Block, Diagnosis, Setting, Validation, Verdict
 
 KEPT = 12  # blocks and validations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class History:
-    """What a run remembers of its faults; saved with every checkpoint.
+    """The memory of a run for its diagnoses; saved with every checkpoint.
 
     Attributes:
       blocks: whole ones, the last few and the best before them.
       pending: the block that is not whole yet.
       validations: the last few and the best before them.
       since_validation: the updates since the last validation.
-      active: the codes of faults that were said and have not gone away.
-      unsure: the codes of faults seen once that must be seen twice.
+      active: the codes that were reported and still hold.
+      unsure: the codes that held once and must hold twice to be reported.
     """
 
     blocks: list[Block] = dataclasses.field(default_factory=list)
@@ -32,25 +32,25 @@ class History:
     active: list[str] = dataclasses.field(default_factory=list)
     unsure: list[str] = dataclasses.field(default_factory=list)
 
-    def took(self, setting: Setting, seen: Block) -> list[Diagnosis]:
-        """Takes in updates; the faults to be said now."""
+    def update(self, setting: Setting, seen: Block) -> list[Diagnosis]:
+        """Adds updates; returns the diagnoses to report now."""
         self.since_validation = self.since_validation.join(seen)
         self.pending = self.pending.join(seen)
         if self.pending.updates < setting.block:
             return []
         self.blocks = _recent([*self.blocks, self.pending], key=lambda block: block.mean_bits)
         self.pending = Block()
-        high = faults.learning_rate_too_high(setting, self.blocks)
+        high = checks.learning_rate_too_high(setting, self.blocks)
         found = self._new(
             ("learning_rate_too_high", high),
-            ("learning_rate_too_low", faults.learning_rate_too_low(setting, self.blocks)),
+            ("learning_rate_too_low", checks.learning_rate_too_low(setting, self.blocks)),
         )
         if "learning_rate_too_high" in self.active:
             return found  # large gradients come of it
-        clipped = faults.gradients_clipped(setting, self.blocks)
+        clipped = checks.gradients_clipped(setting, self.blocks)
         return found + self._new(("gradients_clipped", clipped))
 
-    def validated(
+    def update_validation(
         self,
         setting: Setting,
         step: int,
@@ -58,12 +58,12 @@ class History:
         carried: float | None,
         zeroed: float | None,
     ) -> list[Diagnosis]:
-        """Takes in a validation, see `state_unused`; the faults to be said now."""
+        """Adds a validation, see `state_unused`; returns the diagnoses to report now."""
         if self.since_validation.counted:
             validation = Validation(step, bits, self.since_validation.mean_bits)
             self.validations = _recent([*self.validations, validation], key=lambda v: v.valid)
         self.since_validation = Block()
-        unused = faults.state_unused(setting.levels, setting.carry_state, bits, carried, zeroed)
+        unused = checks.state_unused(setting.levels, setting.carry_state, bits, carried, zeroed)
         # A state that is carried may be of no use yet as the loss passes through the level.
         may_pass = setting.carry_state or setting.window_length > 1
         if isinstance(unused, Diagnosis) and may_pass and unused.code not in self.unsure:
@@ -72,12 +72,12 @@ class History:
         elif unused is False and "state_unused" in self.unsure:
             self.unsure.remove("state_unused")
         return self._new(
-            ("state_unused", unused), ("overfitting", faults.overfitting(self.validations))
+            ("state_unused", unused), ("overfitting", checks.overfitting(self.validations))
         )
 
-    def began(self, setting: Setting) -> list[Diagnosis]:
-        """The faults that are known before the first update."""
-        return self._new(("streams_too_short", faults.streams_too_short(setting)))
+    def start(self, setting: Setting) -> list[Diagnosis]:
+        """Returns the diagnoses that are known before the first update."""
+        return self._new(("streams_too_short", checks.streams_too_short(setting)))
 
     def _new(self, *verdicts: tuple[str, Verdict]) -> list[Diagnosis]:
         new = []
@@ -90,12 +90,12 @@ class History:
         return new
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Returns plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "History":
-        """The inverse of `to_json`; an empty object makes an empty history."""
+        """Is the inverse of `to_json`; an empty object makes an empty history."""
         if not values:
             return cls()
         return cls(
@@ -109,7 +109,7 @@ class History:
 
 
 def _recent(items: list[T], key: Callable[[T], float]) -> list[T]:
-    """The last few, and in front of them the best of all."""
+    """Returns the last few, and in front of them the best of all."""
     if len(items) <= KEPT:
         return items
     best = min(items, key=key)
@@ -118,7 +118,7 @@ def _recent(items: list[T], key: Callable[[T], float]) -> list[T]:
 
 
 def validations_of(lines: Iterable[dict[str, Any]], up_to: int) -> list[Validation]:
-    """The validations that the lines of `metrics.jsonl` tell of, up to an update."""
+    """Returns the validations in the lines of `metrics.jsonl`, up to an update."""
     found, losses = [], []
     for line in lines:
         if line["step"] > up_to:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import recurrence_checks as checks
 from jax.experimental import rnn
+from models import CUDA, TPU, float32, network_of
 
+from charlstm.config import Config
 from charlstm.errors import UserError
-from charlstm.model.recurrence import cudnn
-from charlstm.model.recurrence.cudnn import cudnn_stack
+from charlstm.model.recurrence import Cudnn, cudnn
+from charlstm.runtime.targets import Target
 
 TESTS = Path(__file__).parents[2]
 
@@ -27,7 +29,6 @@ def lstm_without_gpu(x, h, c, weights, lengths, *sizes_and_options):
 
 
 def pretend_cudnn(setattr=setattr):
-    setattr(cudnn, "_has_nvidia_gpu", lambda: True)
     setattr(rnn, "lstm", lstm_without_gpu)
 
 
@@ -39,18 +40,18 @@ def pretended(monkeypatch):
 @pytest.mark.parametrize("num_layers", [2, 3])
 def test_weights_states_and_gradients_reach_cudnn_as_documented(pretended, num_layers):
     case = reference.random_case(1, num_layers=num_layers)
-    checks.assert_agrees_with_float64(cudnn_stack, case)
-    checks.assert_agrees_with_scan(cudnn_stack, case)
+    checks.assert_agrees_with_float64(Cudnn(), case, target=CUDA)
+    checks.assert_agrees_with_scan(Cudnn(), case, target=CUDA)
 
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_a_first_layer_that_reads_floats_is_left_to_cudnn_as_well(pretended, num_layers):
-    checks.assert_reads_floats(cudnn_stack, num_layers, with_masks=False)
+    checks.assert_reads_floats(Cudnn(), num_layers, with_masks=False, target=CUDA)
 
 
 def test_packed_weights_are_as_many_and_as_laid_out_as_the_library_says():
     params, *_ = reference.random_case(2, num_layers=3)
-    upper = [checks.float32(params["layers"][index]) for index in ("1", "2")]
+    upper = [float32(params["layers"][index]) for index in ("1", "2")]
     packed = cudnn.pack(upper)
     assert packed.shape == (rnn.get_num_params_in_lstm(12, 12, 2, False),)
     weight_ih, weight_hh, bias_ih, bias_hh = rnn.unpack_lstm_weights(packed, 12, 12, 2, False)
@@ -60,22 +61,39 @@ def test_packed_weights_are_as_many_and_as_laid_out_as_the_library_says():
         np.testing.assert_array_equal(bias_ih[index] + bias_hh[index], layer["bias"])
 
 
-def refusal(num_layers=2, masks=None, compute_dtype=jnp.float32):
-    params, carry, _, _ = checks.float32(reference.random_case(3, num_layers=num_layers))
-    layers = [params["layers"][str(index)] for index in range(num_layers)]
+@pytest.mark.parametrize(
+    "target",
+    [Target("cpu", "cpu"), TPU, Target("rocm", "AMD Instinct MI300X")],
+    ids=lambda target: target.platform,
+)
+def test_a_machine_without_nvidia_gpu_is_refused(target):
+    params, carry, _, _ = float32(reference.random_case(3))
+    layers = [params["layers"][str(index)] for index in range(2)]
     with pytest.raises(UserError) as caught:
-        cudnn_stack(layers, jnp.ones((9, 4), jnp.uint8), carry, masks, compute_dtype)
-    return str(caught.value)
+        Cudnn()(
+            network_of(Cudnn(), target=target), layers, jnp.ones((9, 4), jnp.uint8), carry, None
+        )
+    message = str(caught.value)
+    assert "needs an NVIDIA GPU" in message and "model.recurrence=scan" in message
+    assert target.chip in message
 
 
-def test_a_machine_without_nvidia_gpu_is_refused():
-    assert "needs an NVIDIA GPU" in refusal() and "model.recurrence=scan" in refusal()
-
-
-def test_what_cudnn_cannot_do_is_refused_with_the_cure(pretended):
-    assert "set model.compute_dtype=float32" in refusal(compute_dtype=jnp.bfloat16)
-    assert "set model.dropout=0" in refusal(masks=jnp.ones((1, 1, 4, 12)))
-    assert "model.num_layers=1 has none: set model.recurrence=scan" in refusal(num_layers=1)
+@pytest.mark.parametrize(
+    ("fields", "cure"),
+    [
+        ({"compute_dtype": "bfloat16"}, "set model.compute_dtype=float32"),
+        ({"compute_dtype": "auto"}, "set model.compute_dtype=float32"),
+        ({"dropout": 0.5}, "set model.dropout=0"),
+        ({"num_layers": 1}, "model.num_layers=1 has none: set model.recurrence=scan"),
+    ],
+)
+def test_what_cudnn_cannot_do_is_refused_with_the_cure(fields, cure):
+    possible = {"model.recurrence": "cudnn", "model.compute_dtype": "float32"}
+    possible |= {"model.num_layers": 2, "model.dropout": 0.0}
+    assert Config().replace(possible).model.recurrence == "cudnn"
+    with pytest.raises(UserError) as caught:
+        Config().replace(possible | {f"model.{name}": value for name, value in fields.items()})
+    assert cure in str(caught.value)
 
 
 def test_streams_split_over_two_devices_give_the_same():
@@ -83,9 +101,10 @@ def test_streams_split_over_two_devices_give_the_same():
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import recurrence_checks as checks
+from charlstm.model.recurrence import Cudnn
 from model.recurrence import test_cudnn
 test_cudnn.pretend_cudnn()
-checks.assert_agrees_when_split(test_cudnn.cudnn_stack, steps=None)
+checks.assert_agrees_when_split(Cudnn(), steps=None, target=test_cudnn.CUDA)
 """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
     done = subprocess.run(

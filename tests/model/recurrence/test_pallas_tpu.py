@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 import lstm_reference as reference
 import pytest
 import recurrence_checks as checks
+from models import TPU, network_of
 
 from charlstm.errors import UserError
-from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
-from charlstm.model.recurrence.pallas_walk import VMEM_BYTES, Blocks
+from charlstm.model.recurrence import PallasTpu
+from charlstm.model.recurrence.pallas_grid import Blocks
+from charlstm.runtime.targets import Target
 
 TESTS = Path(__file__).parents[2]
 
@@ -23,38 +24,44 @@ TESTS = Path(__file__).parents[2]
 @pytest.mark.parametrize("window", [1, 9], ids="window={}".format)
 def test_loss_gradients_and_carry_agree_with_float64(num_layers, window):
     case = reference.random_case(1, num_layers=num_layers, window=window)
-    checks.assert_agrees_with_float64(pallas_tpu_stack, case)
+    checks.assert_agrees_with_float64(PallasTpu(), case)
 
 
 @pytest.mark.parametrize("steps", [1, 9], ids=["locked", "standard"])
 def test_dropout_masks_act_between_layers_as_in_the_reference(steps):
     case = reference.random_case(2, num_layers=3)
-    checks.assert_agrees_with_float64(pallas_tpu_stack, case, checks.random_masks(steps))
+    checks.assert_agrees_with_float64(PallasTpu(), case, checks.random_masks(steps))
 
 
 def test_all_gradients_also_by_the_carry_equal_those_of_scan():
-    checks.assert_agrees_with_scan(pallas_tpu_stack, reference.random_case(3))
+    checks.assert_agrees_with_scan(PallasTpu(), reference.random_case(3))
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_several_blocks_of_streams_and_time_compute_the_same(monkeypatch, steps):
-    choose = lambda window, streams, *_: Blocks(steps, streams // 2)  # noqa: E731
+    asked = []
+
+    def choose(window, streams, *_):
+        asked.append((window, streams))
+        return Blocks(steps, streams // 2)
+
     monkeypatch.setattr(Blocks, "choose", staticmethod(choose))
-    # A function of its own, so that no jitted one is found from another test.
-    checks.assert_agrees_with_scan(partial(pallas_tpu_stack), reference.random_case(3))
+    # A target of its own, so that no jitted function is found from another test.
+    target = Target("cpu", f"blocks of {steps} time steps")
+    checks.assert_agrees_with_scan(PallasTpu(), reference.random_case(3), target=target)
+    assert set(asked) == {(9, 4)}
 
 
 def test_bfloat16_is_rounded_where_scan_rounds_it():
     """Far closer to scan in bfloat16 (2e-3) than bfloat16 is to float32 (2e-2)."""
     case = reference.random_case(4)
-    checks.assert_agrees_with_scan(
-        pallas_tpu_stack, case, compute_dtype=jnp.bfloat16, relative=2e-3
-    )
+    checks.assert_agrees_with_scan(PallasTpu(), case, dtype=jnp.bfloat16, relative=2e-3)
 
 
 def gradient_of_a_window(hidden_size, streams, window):
     """Abstract arguments of a 3-layer bfloat16 stack, and its gradient compiled for a TPU."""
     shape = jax.ShapeDtypeStruct
+    network = network_of(PallasTpu(), dtype=jnp.bfloat16, target=TPU)
     layer = {
         "weight_ih": shape((hidden_size, 4 * hidden_size), jnp.float32),
         "weight_hh": shape((hidden_size, 4 * hidden_size), jnp.float32),
@@ -63,9 +70,7 @@ def gradient_of_a_window(hidden_size, streams, window):
     carry = {name: shape((3, streams, hidden_size), jnp.float32) for name in ("h", "c")}
 
     def loss(layers, carry, symbols):
-        outputs, after = pallas_tpu_stack(
-            layers, symbols, carry, None, jnp.bfloat16, interpret=False
-        )
+        outputs, after = network.recurrence(network, layers, symbols, carry, None)
         return jnp.sum(outputs.astype(jnp.float32)) + jnp.sum(after["h"] + after["c"])
 
     symbols = shape((window, streams), jnp.uint8)
@@ -76,16 +81,6 @@ def test_forward_and_backward_kernels_lower_for_a_tpu():
     gradient, arguments = gradient_of_a_window(hidden_size=1024, streams=64, window=128)
     lowered = gradient.trace(*arguments).lower(lowering_platforms=("tpu",))
     assert lowered.as_text().count("stablehlo.custom_call @tpu_custom_call") == 6
-
-
-def test_as_many_streams_share_a_block_as_fit_beside_the_weights():
-    assert Blocks.choose(128, 64, 1024, jnp.bfloat16) == Blocks(steps=1, streams=64)
-    assert Blocks.choose(128, 256, 1024, jnp.bfloat16) == Blocks(steps=1, streams=64)
-    assert Blocks.choose(128, 64, 256, jnp.bfloat16) == Blocks(steps=8, streams=64)
-    for hidden_size in (128, 512, 1024):
-        blocks = Blocks.choose(96, 512, hidden_size, jnp.bfloat16)
-        assert blocks.vmem_bytes(hidden_size, jnp.bfloat16) <= VMEM_BYTES
-        assert 512 % blocks.streams == 0 and 96 % blocks.steps == 0
 
 
 @pytest.mark.parametrize("hidden_size", [2048, 1000])
@@ -101,8 +96,8 @@ def test_streams_split_over_two_devices_give_the_same():
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import recurrence_checks as checks
-from charlstm.model.recurrence.pallas_tpu import pallas_tpu_stack
-checks.assert_agrees_when_split(pallas_tpu_stack)
+from charlstm.model.recurrence import PallasTpu
+checks.assert_agrees_when_split(PallasTpu())
 """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
     done = subprocess.run(

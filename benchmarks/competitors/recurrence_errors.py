@@ -1,0 +1,104 @@
+"""Measures how far a recurrence is from the same network in float64, on this device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import workloads
+from benchmarks.competitors import Competitor, plain_scan, versions_of
+from benchmarks.competitors.charlstm_training import fields_of
+from charlstm.config import Config
+from charlstm.model import parameters
+from charlstm.model.network import Network, next_symbol_nats
+from charlstm.runtime import distributed
+from charlstm.runtime.targets import Target
+
+# The name of tensor parallelism, which splits each layer among devices.
+SPLIT = "split"
+# A wavefront with fewer chunks than this in a window would overlap little, or run as a scan.
+CHUNKS = 4
+
+
+def prepare(spec: dict[str, Any]) -> Competitor:
+    """Prepares runs that compute a window's loss and gradients; `count` changes nothing.
+
+    The figures of a run are `loss_error`, relative, and `gradient_error`, the largest
+    |difference| / |reference| (Euclidean norms) of any parameter's gradient.
+
+    Args:
+      spec: `shape` and `dtype`; `recurrence` and `residuals`, values of the fields of `model`.
+    """
+    shape = workloads.Shape(**spec["shape"])
+    if spec["recurrence"] == SPLIT:  # has an effect only on a CPU
+        distributed.set_cpu_devices(2)
+    model_devices = jax.device_count() if spec["recurrence"] == SPLIT else 1
+    if spec["recurrence"] == SPLIT and model_devices == 1:
+        raise RuntimeError("needs two devices to share a layer, and there is one")
+    mesh = distributed.make_mesh(shape.num_streams, model=model_devices)
+    model = _config(spec, shape, model_devices).model
+    network = Network.of(model, Target.of_mesh(mesh), model_devices=model_devices)
+    params = parameters.init_params(jax.random.key(0), model, shape.num_symbols)
+    rng = np.random.default_rng(0)
+    sizes = shape.num_layers, shape.num_streams, shape.hidden_size
+    carry = {name: rng.uniform(-0.5, 0.5, sizes).astype(np.float32) for name in ("h", "c")}
+    window = rng.integers(0, shape.num_symbols, (shape.window_length + 1, shape.num_streams))
+    inputs, targets = window[:-1].astype(np.int32), window[1:].astype(np.int32)
+
+    def loss(params: Any, carry: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        logits, _ = network.apply(params, carry, inputs)
+        return jnp.mean(next_symbol_nats(logits, targets)[0])
+
+    def run(count: int) -> dict[str, float]:
+        del count
+        with jax.set_mesh(mesh), jax.default_matmul_precision("float32"):
+            arguments = (
+                jax.device_put(params, distributed.replicated(mesh)),
+                jax.device_put(carry, distributed.split_streams(mesh, axis=1, ndim=3)),
+                *jax.device_put((inputs, targets), distributed.split_streams(mesh, axis=1, ndim=2)),
+            )
+            nats, gradients = jax.device_get(jax.jit(jax.value_and_grad(loss))(*arguments))
+        true_nats, true_gradients = _reference(jax.device_get(params), carry, inputs, targets)
+        errors = jax.tree.map(_distance, gradients, true_gradients)
+        return {
+            "loss_error": abs(float(nats) - true_nats) / true_nats,
+            "gradient_error": max(jax.tree.leaves(errors)),
+        }
+
+    info = {
+        "versions": versions_of("charlstm", "jax", "jaxlib", "numpy"),
+        "device": jax.devices()[0].device_kind,
+    }
+    return Competitor(run, info)
+
+
+def _config(spec: dict[str, Any], shape: workloads.Shape, model_devices: int) -> Config:
+    """Returns the configuration that a spec asks for.
+
+    Raises:
+      UserError: the recurrence cannot compute that.
+    """
+    return Config().replace(
+        fields_of(shape)
+        | {
+            "model.recurrence": spec["recurrence"],
+            "model.residuals": spec["residuals"],
+            "model.compute_dtype": spec["dtype"],
+            "model.wavefront_chunk": max(1, shape.window_length // CHUNKS),
+            "mesh.model": model_devices,
+        }
+    )
+
+
+def _reference(params: Any, carry: Any, inputs: Any, targets: Any) -> tuple[float, Any]:
+    """Computes loss and gradients with the plain scan in float64, on the CPU."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        exact = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (params, carry))
+        value_and_grad = jax.jit(jax.value_and_grad(plain_scan.loss, has_aux=True))
+        (nats, _), gradients = jax.device_get(value_and_grad(*exact, inputs, targets))
+    return float(nats), gradients
+
+
+def _distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found.astype(np.float64) - wanted) / np.linalg.norm(wanted))

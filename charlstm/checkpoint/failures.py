@@ -1,0 +1,63 @@
+"""Failures of Orbax and of the file system, turned into one line for the user."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+from absl import logging
+
+from charlstm.errors import UserError
+from charlstm.runtime import coordination
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns a failure to write a checkpoint below `folder` into a `UserError`."""
+    try:
+        yield
+    except Exception as error:  # Orbax raises exceptions of no class of its own
+        if _is_loss_of_a_process(error):
+            raise
+        logging.debug("saving failed", exc_info=error)
+        raise UserError(
+            f"could not save to {folder}: {_reason(error)}; make room or choose another --workdir; "
+            "checkpoints saved before are intact, and the same command goes on from the last of "
+            "them"
+        ) from error
+
+
+def reading(folder: Path, read: Callable[[], T]) -> T:
+    """Returns the result of `read`; turns its failure into a `UserError`."""
+    try:
+        with warnings.catch_warnings():
+            # Orbax warns that another topology wrote the file: that is our everyday case.
+            warnings.simplefilter("ignore")
+            return read()
+    except (AttributeError, NameError, NotImplementedError):
+        raise  # a mistake of ours, not of the file
+    except Exception as error:  # Orbax raises exceptions of no class of its own
+        if _is_loss_of_a_process(error):
+            raise
+        logging.debug("reading %s failed", folder, exc_info=error)
+        raise UserError(
+            f"the checkpoint {folder} is damaged or no checkpoint of charlstm "
+            f"({_reason(error)}); move it away to use the one before it"
+        ) from error
+
+
+def _is_loss_of_a_process(error: Exception) -> bool:
+    """Returns True if another process is gone: the processes meet for every checkpoint."""
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return is_of_jax and not coordination.is_single_process()
+
+
+def _reason(error: BaseException) -> str:
+    if "No space left on device" in str(error):
+        return "no space left on device"
+    text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

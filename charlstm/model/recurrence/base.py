@@ -1,0 +1,87 @@
+"""The signature that all recurrences have, and the base of those that run layer by layer."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+
+from charlstm.model.cell import Layer
+from charlstm.model.stack import Carry, State, restack, unstack, walk
+
+if TYPE_CHECKING:
+    from charlstm.model.network import Network
+
+
+class Recurrence:
+    """Runs a window through the stack; a frozen value that is equal if it computes the same.
+
+    Attributes:
+      name: in messages and records.
+      takes_any_cell: False if it computes the plain LSTM whatever the network's cell.
+      takes_connections: False if it runs several layers at once.
+    """
+
+    name: ClassVar[str]
+    takes_any_cell: ClassVar[bool] = False
+    takes_connections: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(
+        self,
+        network: "Network",
+        layers: list[Layer],
+        inputs: jax.Array,
+        carry: Carry,
+        masks: jax.Array | None,
+    ) -> tuple[jax.Array, Carry]:
+        """Runs a window through the stack.
+
+        Args:
+          network: the cell, the connections, and the compute dtype and target.
+          layers: from the bottom up, `weight_ih` [F, 4H] in the first and [H, 4H] in the others,
+            `weight_hh` [H, 4H], `bias` [4H] and the cell's vectors; float32.
+          inputs: the first layer's, [T, B, F] in the compute dtype; or [T, B], integers below F,
+            which stand for one-hot vectors and look up rows of `weight_ih`.
+          carry: the state before the window.
+          masks: [L-1, T, B, H] or [L-1, 1, B, H] in the compute dtype, factors on what layer l
+            passes to layer l+1 (0 where dropped, 1/(1-dropout) elsewhere); None drops nothing.
+
+        Returns:
+          What the head reads, [T, B, H] in the compute dtype, and the carry after the window.
+
+        Raises:
+          UserError: the target cannot run it.
+        """
+        raise NotImplementedError
+
+
+class LayerByLayer(Recurrence):
+    """Runs one layer after the other, each over the whole window."""
+
+    def __call__(
+        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+    ) -> tuple[jax.Array, Carry]:
+        """See `Recurrence`."""
+
+        def run_layer(index: int, inputs: jax.Array, state: State) -> tuple[jax.Array, State]:
+            return self.run_layer(network, layers[index], inputs, state)
+
+        outputs, after = walk(run_layer, inputs, unstack(carry), masks, network.connections)
+        return outputs, restack(after)
+
+    def run_layer(
+        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+    ) -> tuple[jax.Array, State]:
+        """Runs a window through one layer.
+
+        Args:
+          network: see `Recurrence`.
+          layer: its parameters, float32.
+          inputs: its inputs, as the stack's.
+          state: h and c before the window, [B, H] float32.
+
+        Returns:
+          Its outputs, [T, B, H] in the compute dtype, and h and c after the window.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Processes and devices: joining, signals, shardings, targets, settings of the compiler."""

@@ -1,0 +1,315 @@
+"""Processes and devices: how they find each other, and the mesh that they make.
+
+Whoever starts several processes (see `launch/`) says so in their environment; a process finds its
+place there, and without any such sign it is alone. The streams are split over the mesh's axis
+`data`; the hidden units of a layer too large for one device over `model`.
+"""
+
+import importlib.util
+import logging as python_logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from charlstm.errors import UserError
+
+DATA_AXIS = "data"
+MODEL_AXIS = "model"
+
+INITIALIZATION_TIMEOUT = 300  # seconds to wait for the other processes
+HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for dead
+EXIT_BAD_INPUT = 2
+SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
+
+# Up to this hidden size one device for each core, with a share of the streams, is faster than one
+# device that spans the cores (benchmarks/README.md): its products and what is done between them
+# stay on one core. Above it, adding up the gradients of all devices costs more than that gains.
+LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE = 512
+# Nor with shorter windows: one step an update is twice as fast on one device.
+SHORTEST_WINDOW_FOR_A_DEVICE_PER_CORE = 8
+
+
+def initialize(
+    *,
+    initialization_timeout: int = INITIALIZATION_TIMEOUT,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Joins this process to the others that its environment names; before the first array.
+
+    In this order: what is initialised already (by Ray, say) is left as it is; `NUM_PROCESSES` with
+    `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place; SLURM, Open MPI and Cloud TPU are
+    detected by JAX; else this process is alone, and opens no port.
+
+    Args:
+      initialization_timeout: seconds to wait for the others.
+      heartbeat_timeout: seconds of silence after which a process is taken for dead.
+      environment: where the signs are.
+
+    Raises:
+      UserError: the environment is wrong, the others did not come in time, or another number of
+        processes came than was asked for.
+    """
+    expected = _expected_processes(environment)
+    if not jax.distributed.is_initialized():
+        arguments = _place(environment)
+        if arguments is None:
+            return
+        # Signals are ours: JAX's own service would take SIGTERM, and only once a second.
+        jax.config.update("jax_enable_preemption_service", False)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        python_logging.getLogger("jax._src.distributed").setLevel(python_logging.ERROR)
+        # JAX would abort the process when the time is up, and say so in C++.
+        timer = threading.Timer(
+            initialization_timeout, _give_up, (environment, initialization_timeout)
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=initialization_timeout + 60,
+                heartbeat_timeout_seconds=heartbeat_timeout,
+                shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the processes could not join ({reason}): check what started them"
+            ) from error
+        finally:
+            timer.cancel()
+    if expected is not None and jax.process_count() != expected:
+        raise UserError(
+            f"{expected} processes were asked for and JAX knows of {jax.process_count()}: start "
+            "each of them with the same NUM_PROCESSES and JAX_COORDINATOR_ADDRESS, or let srun or "
+            "mpirun start them all"
+        )
+
+
+def _expected_processes(environment: Mapping[str, str]) -> int | None:
+    """Returns how many processes the environment asks for; None if it does not say."""
+    if "NUM_PROCESSES" in environment:
+        return _number("NUM_PROCESSES", environment, 1)
+    if _in_slurm(environment):
+        return int(environment["SLURM_NTASKS"])
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        return int(environment["OMPI_COMM_WORLD_SIZE"])
+    return None
+
+
+def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns the arguments of `jax.distributed.initialize`; None for a single process."""
+    if "NUM_PROCESSES" in environment:
+        count = _number("NUM_PROCESSES", environment, 1)
+        if count == 1:
+            return None
+        process = _number("PROCESS_ID", environment, 0)
+        if process >= count:
+            raise UserError(f"PROCESS_ID={process} must be below NUM_PROCESSES={count}")
+        address = environment.get("JAX_COORDINATOR_ADDRESS", "")
+        if not address.rpartition(":")[2].isdigit():
+            raise UserError(
+                f"NUM_PROCESSES={count} needs JAX_COORDINATOR_ADDRESS=HOST:PORT, the same for all, "
+                f"HOST being that of process 0; it is {address!r}"
+            )
+        return {
+            "coordinator_address": address,
+            "num_processes": count,
+            "process_id": process,
+            "cluster_detection_method": "deactivate",  # or SLURM would still choose the devices
+        }
+    if _in_slurm(environment):
+        return None if environment["SLURM_NTASKS"] == "1" else {}
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        if environment["OMPI_COMM_WORLD_SIZE"] == "1":
+            return None
+        if "OMPI_MCA_orte_hnp_uri" in environment:  # up to Open MPI 4
+            return {}
+        if importlib.util.find_spec("mpi4py") is None:
+            raise UserError("Open MPI 5 needs mpi4py to find its processes: pip install mpi4py")
+        return {"cluster_detection_method": "mpi4py"}
+    return {} if _on_cloud_tpu(environment) else None
+
+
+def _in_slurm(environment: Mapping[str, str]) -> bool:
+    """Returns True if srun started this process, by the variables that JAX reads."""
+    names = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
+    return all(f"SLURM_{name}" in environment for name in names)
+
+
+def _on_cloud_tpu(environment: Mapping[str, str]) -> bool:
+    if environment.get("JAX_PLATFORMS", "tpu").partition(",")[0] != "tpu":
+        return False
+    names = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "CLOUD_TPU_TASK_ID")
+    has_chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+    has_library = importlib.util.find_spec("libtpu") is not None
+    return has_library and (has_chips or any(name in environment for name in names))
+
+
+def _number(name: str, environment: Mapping[str, str], least: int) -> int:
+    text = environment.get(name, "")
+    if not text.isdigit() or int(text) < least:
+        raise UserError(f"environment variable {name}={text!r} must be a number, {least} or more")
+    return int(text)
+
+
+def _give_up(environment: Mapping[str, str], timeout: int) -> None:
+    address = environment.get("JAX_COORDINATOR_ADDRESS", "process 0")
+    sys.stderr.write(
+        f"charlstm: the {_expected_processes(environment) or ''} processes did not find each other "
+        f"at {address} within {timeout} s: start all of them at about the same time, check that "
+        "each reaches that host and port, or wait longer with --initialization_timeout=SECONDS\n"
+    )
+    sys.stderr.flush()
+    os._exit(EXIT_BAD_INPUT)
+
+
+def cpu_devices_for(
+    hidden_size: int,
+    num_streams: int,
+    window_length: int | None = None,
+    data: int = 0,
+    model: int = 1,
+    processes: int = 1,
+) -> int:
+    """Returns how many devices this process had best split the CPU into.
+
+    As many as its share of the mesh if that is given; else, for small layers, windows of some
+    length and a single process, one for each core; else one. No more than share the streams out
+    evenly.
+
+    Args:
+      hidden_size, num_streams: of the model and of the batch.
+      window_length: after which the devices add up their gradients; None: they need not.
+      data, model: of the mesh; data 0 is free.
+      processes: how many there are.
+    """
+    if data:
+        return max(1, data * model // processes)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    is_large = hidden_size > LARGEST_HIDDEN_SIZE_FOR_A_DEVICE_PER_CORE
+    is_short = window_length is not None and window_length < SHORTEST_WINDOW_FOR_A_DEVICE_PER_CORE
+    if is_large or is_short or processes > 1:
+        cores = 1
+    fitting = [
+        count
+        for count in range(model, max(cores, model) + 1, model)
+        if num_streams % (count // model) == 0
+    ]
+    return max(1, max(fitting) // processes)
+
+
+def set_cpu_devices(count: int) -> None:
+    """Makes this process's CPU `count` devices; to be called before the first array is made."""
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def num_processes_asked_for(environment: Mapping[str, str] = os.environ) -> int:
+    """Returns how many processes the environment asks for; 1 if it does not say."""
+    return _expected_processes(environment) or 1
+
+
+def make_mesh(num_streams: int, data: int = 0, model: int = 1) -> Mesh:
+    """Returns a mesh of all devices of all processes, with the explicit axes `data` and `model`.
+
+    Args:
+      num_streams: B, to be shared out over `data`.
+      data, model: the devices along each axis; 0 for data takes all that model leaves.
+
+    Raises:
+      UserError: the devices do not make such a mesh, or the streams cannot be shared out evenly.
+    """
+    num_devices = jax.device_count()
+    if num_devices % model or (data and data * model != num_devices):
+        is_cpu = jax.devices()[0].platform == "cpu"
+        cpu = "; a CPU is split by --num_cpu_devices=N" if is_cpu else ""
+        raise UserError(
+            f"mesh.data={data or num_devices // model} × mesh.model={model} does not make "
+            f"{num_devices} device(s), as many as there are in {jax.process_count()} process(es): "
+            f"set them to a product of {num_devices}, or mesh.data=0 for all that remain{cpu}"
+        )
+    data = num_devices // model
+    if num_streams % data:
+        raise UserError(
+            f"data.num_streams={num_streams} cannot be shared out evenly over {data} devices: "
+            f"make it a multiple of {data}"
+        )
+    return jax.make_mesh(
+        (data, model), (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Explicit,) * 2
+    )
+
+
+def single_device_mesh(device: jax.Device | None = None) -> Mesh:
+    """Returns a mesh of one device with the axis `data`; None takes this process's first."""
+    devices = [jax.local_devices()[0] if device is None else device]
+    return jax.make_mesh((1,), (DATA_AXIS,), axis_types=(AxisType.Explicit,), devices=devices)
+
+
+def make_sampling_mesh(num_texts: int) -> Mesh:
+    """Returns a mesh for texts made side by side: one device, or one for each core of a CPU.
+
+    A device for each core where the texts can be shared out over them evenly; to be called before
+    the first array is made.
+    """
+    set_cpu_devices(cpu_devices_for(1, num_texts))
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        devices = devices[:1]
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Explicit,), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> jax.NamedSharding:
+    """Returns the sharding of an array that every device has whole."""
+    return jax.NamedSharding(mesh, jax.P())
+
+
+def split_streams(mesh: Mesh, *, axis: int, ndim: int) -> jax.NamedSharding:
+    """Returns the sharding of an array split over `data` along one of `ndim` dimensions."""
+    dimensions: list[str | None] = [None] * ndim
+    dimensions[axis] = DATA_AXIS
+    return jax.NamedSharding(mesh, jax.P(*dimensions))
+
+
+def put(array: np.ndarray, sharding: jax.NamedSharding) -> jax.Array:
+    """Puts an array that every process has whole on the devices.
+
+    Unlike `jax.device_put` it never asks the other processes whether theirs is equal.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return put_shards(array.shape, array.dtype, sharding, lambda index: array[index])
+
+
+def put_shards(
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    sharding: jax.NamedSharding,
+    shard: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+    """Makes an array of which each process gives the shards of its own devices only.
+
+    Args:
+      shape, dtype: of the whole.
+      sharding: over the devices of all processes.
+      shard: the part at an index of one slice for each dimension; called once for each different
+        part, though several devices may hold it.
+    """
+    parts: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+    arrays = []
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        assert index is not None
+        bounds = tuple(i.indices(n)[:2] for i, n in zip(index, shape, strict=True))
+        if bounds not in parts:
+            parts[bounds] = np.asarray(shard(tuple(slice(*ends) for ends in bounds)), dtype)
+        arrays.append(jax.device_put(parts[bounds], device))
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays, dtype=dtype)

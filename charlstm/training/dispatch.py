@@ -1,0 +1,148 @@
+"""A dispatch: several updates in one jitted call that the host does not wait for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charlstm.data.mapped import release
+from charlstm.data.streams import Streams, resident_bytes
+from charlstm.runtime import coordination, distributed
+from charlstm.training.host_windows import HostWindows
+from charlstm.training.train_state import TrainState
+from charlstm.training.update import Update, UpdateMetrics
+
+# The most updates in one dispatch. Windows read on the host travel with each dispatch, so there
+# it is fewer.
+MAX_UPDATES_PER_DISPATCH = 256
+MAX_UPDATES_PER_HOST_DISPATCH = 32
+
+
+class CompiledDispatch:
+    """A dispatch compiled ahead of time: other shapes are an error, not a new compilation."""
+
+    def __init__(
+        self,
+        compiled: Any,
+        max_updates: int,
+        put_count: Callable[[int], jax.Array],
+        inputs: Callable[[int, int], tuple[jax.Array, ...]],
+    ):
+        """Takes the compiled function, and the functions that make its arguments but the state."""
+        self.max_updates = max_updates
+        self._compiled, self._put_count, self._inputs = compiled, put_count, inputs
+
+    def __call__(
+        self, state: TrainState, step: int, count: int
+    ) -> tuple[TrainState, UpdateMetrics]:
+        """Makes updates `step` … `step + count - 1` without waiting for them.
+
+        Args:
+          state: donated.
+          step: the updates made before.
+          count: at most `max_updates`.
+
+        Returns:
+          The state after them, and the metrics of each [max_updates], zero beyond `count`.
+        """
+        return self._compiled(state, self._put_count(count), *self._inputs(step, count))
+
+    def input_seconds(self) -> float:
+        """Returns the seconds so far for which calls waited for their text."""
+        return self._inputs.seconds if isinstance(self._inputs, HostWindows) else 0.0
+
+    def memory_analysis(self) -> Any:
+        """Returns XLA's account of the memory that the program needs on one device, in bytes."""
+        return self._compiled.memory_analysis()
+
+
+def compile_dispatch(
+    update: Update,
+    streams: Streams,
+    text: np.ndarray,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    resident: bool | None = None,
+) -> CompiledDispatch:
+    """Compiles a dispatch.
+
+    Args:
+      update: the pure function of one update.
+      streams: what an update reads.
+      text: uint8 [N], the training split.
+      state: read for its shapes and shardings.
+      mesh: the devices.
+      resident: True puts the text on every device whole, False reads its windows on the host for
+        each dispatch; None decides by its size.
+    """
+    whole = distributed.replicated(mesh)
+    if resident is None:
+        resident = coordination.broadcast_bool(lambda: len(text) <= resident_bytes())
+    max_updates = MAX_UPDATES_PER_DISPATCH if resident else MAX_UPDATES_PER_HOST_DISPATCH
+    dispatch = make_dispatch(update, streams, max_updates, on_device=resident)
+
+    def put(number: int, dtype: Any = np.int32) -> jax.Array:
+        return distributed.put(np.asarray(number, dtype), whole)
+
+    if resident:
+        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
+        first = distributed.put(streams.first_places(), by_stream)
+        on_device = distributed.put(np.ascontiguousarray(text), whole)
+        release(text)
+
+        def places(step: int, count: int) -> tuple[jax.Array, ...]:
+            return put(streams.offset(step), np.uint32), first, on_device
+
+        inputs: Callable[[int, int], tuple[jax.Array, ...]] = places
+    else:
+        inputs = HostWindows(streams, text, max_updates, mesh)
+    compiled = dispatch.lower(state, put(0), *inputs(0, 0)).compile()
+    return CompiledDispatch(compiled, max_updates, put, inputs)
+
+
+def make_dispatch(
+    update: Update,
+    streams: Streams,
+    max_updates: int,
+    *,
+    on_device: bool,
+) -> Any:
+    """Returns a jitted function that makes `count` ≤ `max_updates` updates, the state donated.
+
+    The count is an argument and no constant, so that one compiled program serves every length, and
+    the parameters do not depend on how a run was cut into dispatches.
+
+    Returns:
+      With the text on the device: (state, count, offset, first_places, text uint8 [N]) →
+      (state, metrics [K]); else (state, count, windows uint8 [K, T+1, B]) → the same. Metrics
+      beyond `count` are zero.
+    """
+
+    def run(
+        state: TrainState, count: jax.Array, window_of: Callable[[jax.Array], jax.Array]
+    ) -> tuple[TrainState, UpdateMetrics]:
+        def body(index: jax.Array, loop: tuple[TrainState, UpdateMetrics]) -> Any:
+            state, buffers = loop
+            state, metrics = update(state, window_of(index))
+            return state, jax.tree.map(lambda b, m: b.at[index].set(m), buffers, metrics)
+
+        buffers = UpdateMetrics(*(jnp.zeros(max_updates) for _ in UpdateMetrics._fields))
+        return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+    def from_device(
+        state: TrainState, count: jax.Array, offset: jax.Array, first: jax.Array, text: jax.Array
+    ) -> tuple[TrainState, UpdateMetrics]:
+        def window_of(index: jax.Array) -> jax.Array:
+            moved = index.astype(jnp.uint32) * jnp.uint32(streams.window_length)
+            return streams.window_on_device(text, (offset + moved) % streams.num_bytes, first)
+
+        return run(state, count, window_of)
+
+    def from_host(
+        state: TrainState, count: jax.Array, windows: jax.Array
+    ) -> tuple[TrainState, UpdateMetrics]:
+        return run(state, count, lambda index: windows[index])
+
+    return jax.jit(from_device if on_device else from_host, donate_argnums=0)
