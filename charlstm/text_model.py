@@ -98,7 +98,8 @@ class Model(LanguageModel):
         """
         symbols = self._encode(data)
         with self._on_one_device():
-            return Decoder(1, Settings()).read(self._loaded, symbols, _copy(after))
+            copied = None if after is None else _copy(after)
+            return Decoder(1, Settings()).read(self._loaded, symbols, copied)
 
     def stream(
         self,
@@ -136,10 +137,7 @@ class Model(LanguageModel):
         """Returns the bytes that follow a prompt; the arguments are those of `stream`."""
         return b"".join(self.stream(prompt, num_bytes, **settings))
 
-    def _draw(
-        self, state: State | None, num_bytes: int, settings: Settings, seed: int
-    ) -> Iterator[bytes]:
-        assert state is not None
+    def _draw(self, state: State, num_bytes: int, settings: Settings, seed: int) -> Iterator[bytes]:
         pieces = Decoder(1, settings).draw(self._loaded, state, num_bytes, seed)
         while True:
             # The mesh is in force while a piece is made, and not in the caller's own code.
@@ -179,23 +177,15 @@ jax.tree_util.register_dataclass(
 )
 
 
-def load(path: str | Path) -> Model:
-    """Reads a model from a run folder (its best checkpoint) or from a checkpoint's folder.
-
-    Raises:
-      UserError: there is no such checkpoint, or it is damaged.
-    """
-    return Model.load(path)
+load = Model.load
 
 
 def _as_bytes(data: Text) -> bytes:
     return data.encode() if isinstance(data, str) else bytes(data)
 
 
-def _copy(state: State | None) -> State | None:
+def _copy(state: State) -> State:
     """Copies a state that is going to be used up."""
-    if state is None:
-        return None
     columns, logits = jax.tree.map(jnp.copy, (state.state, state.logits))
     return State(columns, logits, state.num_read)
 

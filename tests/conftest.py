@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -25,14 +26,19 @@ TINY = (
 
 # The test files that take longest, in the order in which they are begun.
 LONGEST = (
-    "test_slurm.py",
-    "test_train.py",
-    "test_elastic.py",
     "test_benchmarks.py",
+    "test_slurm.py",
+    "test_elastic.py",
     "test_distributed.py",
+    "test_train.py",
+    "test_averaging.py",
+    "test_hooks.py",
+    "test_decode.py",
+    "test_api.py",
+    "test_diagnosed_runs.py",
+    "test_scan.py",
+    "test_sample.py",
     "test_inspect.py",
-    "test_report.py",
-    "test_large_corpus.py",
 )
 
 
@@ -81,6 +87,18 @@ def charlstm(environment):
         return subprocess.run(command, capture_output=True, check=False, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Finds a port that nobody listens on."""
+
+    def find():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -257,7 +258,13 @@ class TestGenerate:
         pairs = zip(*(model.stream(b"the ", 100, seed=seed) for seed in (1, 2)), strict=True)
         assert [b"".join(pieces) for pieces in zip(*pairs, strict=True)] == wanted
 
-    def test_a_text_in_unicode_is_read_as_utf_8(self, text_file, tmp_path, config):
+    def test_threads_may_share_a_model(self, trained, model):
+        shared = charlstm.load(trained)  # nothing of it is made yet
+        with ThreadPoolExecutor(4) as threads:
+            texts = threads.map(lambda seed: shared.generate(b"the ", 100, seed=seed), range(8))
+            assert list(texts) == [model.generate(b"the ", 100, seed=seed) for seed in range(8)]
+
+    def test_a_text_in_unicode_is_read_as_utf_8(self, tmp_path, config):
         (tmp_path / "text.txt").write_text("né le désert à côté " * 40, encoding="utf-8")
         fields = {"data.corpus": str(tmp_path / "text.txt"), "data.num_streams": 1}
         model = charlstm.train(config.replace(fields), tmp_path / "run", stop_after=1)

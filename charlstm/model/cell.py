@@ -17,7 +17,7 @@ the two that the paper adds up,
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,20 +33,26 @@ Gates = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # i, f, g, o
 EPSILON = 1e-5
 
 
-class Cell(Protocol):
-    """One kind of layer. A new one is a class here and a value of the field that chooses it.
+class Cell:
+    """One kind of layer; a frozen value, for it is an argument of compiled functions.
+
+    Every cell has four gates, whose pre-activations lie one after the other: 4H features. Its
+    methods are called with vectors `own` of any shape that broadcasts, with the features along
+    `axis`, and with leading dimensions of streams, or of time steps and streams.
 
     Attributes:
+      name: in records; empty for the plain LSTM.
       vectors: the vectors that a layer has beside `weight_ih`, `weight_hh` and `bias`: by name,
         their length in multiples of H, and their initial value.
-      is_additive: True if the pre-activations are share + recurrent, so that both products can be
-        made as one.
+      is_additive: True if `input_share` adds the bias and nothing else, and the pre-activations
+        are share + recurrent: then both products can be made as one.
       keeps_share: True if the gradient of a time step reads its share again.
     """
 
-    vectors: ClassVar[Mapping[str, tuple[int, float]]]
-    is_additive: ClassVar[bool]
-    keeps_share: ClassVar[bool]
+    name: ClassVar[str]
+    vectors: ClassVar[Mapping[str, tuple[int, float]]] = {}
+    is_additive: ClassVar[bool] = False
+    keeps_share: ClassVar[bool] = False
 
     def input_share(self, layer: Layer, product: jax.Array, axis: int) -> jax.Array:
         """Returns the input's share of the pre-activations, bias included.
@@ -56,7 +62,7 @@ class Cell(Protocol):
           product: x·W_ih float32, features 4H along `axis`.
           axis: of the features.
         """
-        ...
+        raise NotImplementedError
 
     def project(self, compute: Compute, inputs: jax.Array, layer: Layer) -> jax.Array:
         """Returns the input's share for a whole window, [T, B, 4H] in the compute dtype.
@@ -67,15 +73,23 @@ class Cell(Protocol):
             compute dtype.
           layer: `weight_ih` [V or F, 4H] and the layer's vectors, float32.
         """
-        ...
+        if inputs.ndim == 3:
+            return self.project_floats(compute.dtype, inputs, layer)
+        # The share is made of the V rows of the table, and not of T·B rows.
+        table = self.input_share(layer, layer["weight_ih"], -1)
+        return look_up(compute.target, table.astype(compute.dtype), inputs)
+
+    def project_floats(self, dtype: Any, inputs: jax.Array, layer: Layer) -> jax.Array:
+        """Does what `project` does, for inputs [T, B, F] in `dtype`."""
+        raise NotImplementedError
 
     def step_parameters(self, layer: Layer) -> Any:
         """Returns what a time step reads beside its share and `weight_hh`: a pytree of vectors."""
-        ...
+        return ()
 
     def activations(self, own: Any, share: jax.Array, recurrent: jax.Array, axis: int) -> Gates:
-        """Returns the activations i, f, g and o of a time step, float32."""
-        ...
+        """Returns the gates i, f, g and o of a time step, float32; inspection shows them."""
+        raise NotImplementedError
 
     def forward(
         self, own: Any, share: jax.Array, recurrent: jax.Array, c: jax.Array, axis: int, dtype: Any
@@ -83,7 +97,7 @@ class Cell(Protocol):
         """Makes one time step.
 
         Args:
-          own: of `step_parameters`, of shapes that broadcast against the features' `axis`.
+          own: of `step_parameters`.
           share: the input's share, float32, features 4H along `axis`.
           recurrent: h·W_hh, float32, as `share`.
           c: the cell state before, float32, features H along `axis`.
@@ -93,7 +107,7 @@ class Cell(Protocol):
         Returns:
           h' and c', float32, and what `backward` needs.
         """
-        ...
+        raise NotImplementedError
 
     def backward(
         self, own: Any, share: Any, saved: Any, dh: jax.Array, dc: jax.Array, axis: int, dtype: Any
@@ -102,42 +116,33 @@ class Cell(Protocol):
 
         Args:
           own: as for `forward`.
-          share: as for `forward` if the cell keeps it; else not read.
+          share: the input's share in the compute dtype if the cell keeps it; else ().
           saved: of `forward`.
           dh: the gradient with respect to h', float32.
-          dc: with respect to c', but for what comes through h'; float32.
+          dc: with respect to c', not counting the path through h'; float32.
           axis: of the features.
           dtype: of the gradients of the two shares.
 
         Returns:
           The gradients with respect to share, recurrent, c and own.
         """
-        ...
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Lstm:
+class Lstm(Cell):
     """The LSTM of `gates`."""
 
-    vectors: ClassVar[Mapping[str, tuple[int, float]]] = {}
+    name: ClassVar[str] = ""
     is_additive: ClassVar[bool] = True
-    keeps_share: ClassVar[bool] = False
 
     def input_share(self, layer: Layer, product: jax.Array, axis: int) -> jax.Array:
         """See `Cell`."""
         return product + layer["bias"]
 
-    def project(self, compute: Compute, inputs: jax.Array, layer: Layer) -> jax.Array:
+    def project_floats(self, dtype: Any, inputs: jax.Array, layer: Layer) -> jax.Array:
         """See `Cell`."""
-        if inputs.ndim == 3:
-            return project(compute.dtype, inputs, layer["weight_ih"], layer["bias"])
-        # The bias is added to the V rows of the table: T·B additions fewer.
-        table = self.input_share(layer, layer["weight_ih"], -1)
-        return look_up(compute.target, table.astype(compute.dtype), inputs)
-
-    def step_parameters(self, layer: Layer) -> tuple[()]:
-        """See `Cell`."""
-        return ()
+        return project(dtype, inputs, layer["weight_ih"], layer["bias"])
 
     def activations(self, own: Any, share: jax.Array, recurrent: jax.Array, axis: int) -> Gates:
         """See `Cell`."""
@@ -168,28 +173,24 @@ class Norms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNormLstm:
+class LayerNormLstm(Cell):
     """The LSTM with layer normalization; everything but the products is in float32."""
 
+    name: ClassVar[str] = "layer norm"
     vectors: ClassVar[Mapping[str, tuple[int, float]]] = {
         "gain_ih": (4, 1.0),
         "gain_hh": (4, 1.0),
         "gain_c": (1, 1.0),
         "bias_c": (1, 0.0),
     }
-    is_additive: ClassVar[bool] = False
     keeps_share: ClassVar[bool] = True
 
     def input_share(self, layer: Layer, product: jax.Array, axis: int) -> jax.Array:
         """See `Cell`."""
         return normalize(product, layer["gain_ih"], axis) + layer["bias"]
 
-    def project(self, compute: Compute, inputs: jax.Array, layer: Layer) -> jax.Array:
-        """See `Cell`; of symbols it is a row of a normalized table."""
-        dtype = compute.dtype
-        if inputs.ndim == 2:
-            table = self.input_share(layer, layer["weight_ih"], -1)
-            return look_up(compute.target, table.astype(dtype), inputs)
+    def project_floats(self, dtype: Any, inputs: jax.Array, layer: Layer) -> jax.Array:
+        """See `Cell`."""
         product = project(dtype, inputs, layer["weight_ih"], jnp.zeros_like(layer["bias"]))
         return self.input_share(layer, product.astype(jnp.float32), -1).astype(dtype)
 

@@ -1,4 +1,4 @@
-"""The gate mathematics of the LSTM, forward and backward: the one place that has it.
+"""The gate mathematics of the LSTM, forward and backward, in one place.
 
 With pre-activations z = [z_i, z_f, z_g, z_o] (Hochreiter & Schmidhuber 1997, with the forget gate
 of Gers et al. 2000; no peepholes):
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 class Factors(NamedTuple):
     """The derivative of a time step, as factors that its forward pass finds on its way.
 
-    Each has the shape of the cell state. With them the backward pass of a time step is seven
+    Each has the shape of the cell state. With them the backward pass of a time step is six
     multiplications and one addition.
     """
 
@@ -66,7 +66,7 @@ def backward(
 
     Args:
       dh: float32, with respect to h'.
-      dc: float32, with respect to c', but for what comes through h'.
+      dc: float32, with respect to c', not counting the path through h'.
       factors: of the forward pass, any float dtype.
 
     Returns:

@@ -38,7 +38,7 @@ class Network:
     compute: Compute
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Lstm) and not self.recurrence.takes_any_cell:
+        if type(self.cell) is not Lstm and not self.recurrence.takes_any_cell:
             raise ValueError(f"{self.recurrence} computes the plain LSTM, not {self.cell}")
         if self.connections != "plain" and not self.recurrence.takes_connections:
             raise ValueError(f"{self.recurrence} has no {self.connections} connections")
@@ -73,8 +73,8 @@ class Network:
     def describe(self) -> str:
         """Returns the recurrence, the cell and the connections in a few words."""
         words = [str(self.recurrence)]
-        if self.cell.vectors:
-            words.append("layer norm")
+        if self.cell.name:
+            words.append(self.cell.name)
         if self.connections != "plain":
             words.append(f"{self.connections} connections")
         return ", ".join(words)

@@ -68,7 +68,8 @@ _numbers = itertools.count()
 def broadcast(make: Callable[[], str]) -> str:
     """Returns in every process what `make` returns in process 0; it is called there only.
 
-    All processes call this in the same order. If `make` raises, the others raise as well.
+    All processes call this in the same order. If `make` raises, process 0 ends and takes the
+    others with it.
     """
     if is_single_process():
         return make()

@@ -5,7 +5,7 @@ notices them through a pipe that Python's signal handler writes to, even while t
 compiles or waits for a device. Before the first update there is nothing to save, and the process
 ends at once. From then on the training loop asks the `SignalHandler` between dispatches.
 
-This module is imported before anything large, so that a signal is noticed from the first moment.
+The handler is made before JAX is loaded, so that a signal is noticed from then on.
 """
 
 import contextlib

@@ -30,7 +30,7 @@ class CompiledDispatch:
         put_count: Callable[[int], jax.Array],
         inputs: Callable[[int, int], tuple[jax.Array, ...]],
     ):
-        """Takes the compiled function, and the functions that make its arguments but the state."""
+        """Takes the compiled function, and what makes its arguments except the state."""
         self.max_updates = max_updates
         self._compiled, self._put_count, self._inputs = compiled, put_count, inputs
 

@@ -1,16 +1,16 @@
 """The hooks of a run: what it does between dispatches, every so many updates.
 
-Their order is meaning: a validation joins the line of metrics of its update, is diagnosed, and is
+Their order matters: a validation joins the line of metrics of its update, is diagnosed, and is
 saved with the checkpoint. A user's own hooks come last. A hook of one's own is any object with an
-`every` and a `__call__(run)`:
+`every` and a `__call__(run)`; every process calls it:
 
-    class PrintLoss:
+    class PrintSample:
         every = 100
 
         def __call__(self, run):
-            print(run.updates, run.last_line["train_bits_per_byte"])
+            print(run.updates, run.model().generate("ROMEO", 100))
 
-It may read the run, `run.model()` and `run.workdir`, and `run.log({...})` figures of its own.
+It may read the attributes of the run, call `run.model()`, and `run.log({...})` figures of its own.
 """
 
 from collections.abc import Sequence
@@ -56,11 +56,14 @@ class Hook:
 
     Attributes:
       every: the number of updates between two calls; 0 for never.
-      cause: the name that its time is booked under in the goodput; empty: as training.
+      cause: the name that its time is booked under in the goodput; None: the name of its class;
+        empty: as training.
+      is_guarded: True forbids arrays to travel between host and device unless that is said.
     """
 
     every: int = 0
-    cause: str = ""
+    cause: str | None = None
+    is_guarded: bool = False
 
     def check(self, run: "Run") -> None:
         """Raises `UserError` for bad input, before anything is compiled."""
@@ -86,7 +89,7 @@ class Hook:
 class Validate(Hook):
     """Scores the validation split; also makes up for an evaluation that preemption left off."""
 
-    cause = "evaluation"
+    cause, is_guarded = "evaluation", True
 
     def __init__(self, training: TrainingConfig):
         self.every = training.evaluate_every
@@ -130,7 +133,9 @@ def _position(run: "Run", bits: float) -> str:
 
 
 class Log(Hook):
-    """Writes a line of metrics whenever there is something to do."""
+    """Writes a line of metrics: every so many updates, and where there is more to do."""
+
+    cause, is_guarded = "", True
 
     def __init__(self, training: TrainingConfig):
         self.every = training.log_every
@@ -158,7 +163,7 @@ class Diagnose(Hook):
     What is measured for it is measured by all processes.
     """
 
-    cause = "evaluation"
+    cause, is_guarded = "evaluation", True
 
     def start(self, run: "Run") -> None:
         """See `Hook`."""
@@ -225,13 +230,11 @@ class Sample(Hook):
         """See `Hook`."""
         # Every process draws the same; process 0 alone writes it down.
         pieces = []
-        with jax.transfer_guard("allow"):
-            loaded = decode.load(run.whole_model())
-            seed = self._training.seed
-            for piece in self._decoder(loaded, self._prompt, SAMPLE_BYTES, seed):
-                pieces.append(piece[0])
-                if run.control.should_stop():
-                    return
+        loaded, seed = decode.load(run.whole_model()), self._training.seed
+        for piece in self._decoder(loaded, self._prompt, SAMPLE_BYTES, seed):
+            pieces.append(piece[0])
+            if run.control.should_stop():
+                return
         drawn = run.alphabet.decode(np.concatenate(pieces))
         run.writers.sample(run.updates, drawn)
         run.console.log(f"sample at update {run.updates}:\n{printable(drawn)}\n")
@@ -240,7 +243,7 @@ class Sample(Hook):
 class Save(Hook):
     """Saves a checkpoint: every so many updates, with every validation, and at the end."""
 
-    cause = "save"
+    cause, is_guarded = "save", True
 
     def __init__(self, training: TrainingConfig):
         self.every = training.checkpoint_every
@@ -258,11 +261,13 @@ class Save(Hook):
 class Profile(Hook):
     """Traces some updates into `profile/` of the run folder, in process 0.
 
-    Every process has one, for all must cut their updates into the same dispatches.
+    Every process has one, since all must cut their updates into the same dispatches.
 
     Args:
       start, stop: the first update that is traced, and the one before which the trace ends.
     """
+
+    cause = ""
 
     def __init__(self, start: int, stop: int):
         self._start, self._stop = start, stop
@@ -338,8 +343,7 @@ class _Adapter(Hook):
         self.every, self.cause = every, type(hook).__name__
 
     def __call__(self, run: "Run") -> None:
-        with jax.transfer_guard("allow"):
-            self._hook(run)
+        self._hook(run)
 
 
 def all_hooks(training: TrainingConfig, more: Sequence[UserHook | Hook]) -> list[Hook]:

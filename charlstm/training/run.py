@@ -19,7 +19,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels
 from charlstm.data.streams import Streams
-from charlstm.errors import Preempted, TrainingFailed
+from charlstm.errors import Preempted, TrainingFailed, UserError
 from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import coordination, distributed
 from charlstm.text_model import Model
@@ -58,7 +58,7 @@ class Run:
       levels: n-gram levels of the validation split, in process 0.
       validation: figures of the validation at this update; empty if there was none.
       evaluation_pending: True if preemption left an evaluation off that is still to be made.
-      last_line: the newest line of metrics.
+      last_line: the newest line of metrics; empty before the first.
       logged_block: the statistics of the updates that were logged at this update, if any.
       writers, console, control: where it is told, and who decides what comes next.
     """
@@ -195,6 +195,7 @@ class Run:
         write_json(self.workdir / INFO_FILE, run_info(self))
         size = DispatchSize(training.updates_per_dispatch, self._dispatch.max_updates)
         self.control = Control(size, stop, training.checkpoint_seconds)
+        self.writers.open_metrics_file(self.first)
         self.console = make_console(training.num_updates, self.first)
         self._hooks = hooks
         for hook in hooks:
@@ -249,9 +250,12 @@ class Run:
     def call_due_hooks(self) -> None:
         """Calls the hooks that are due, in order; books their time under their causes."""
         for hook in self._hooks:
-            if hook.is_due(self):
-                with self._goodput.lost_to(hook.cause) if hook.cause else contextlib.nullcontext():
-                    hook(self)
+            if not hook.is_due(self):
+                continue
+            cause = type(hook).__name__ if hook.cause is None else hook.cause
+            booked = self._goodput.lost_to(cause) if cause else contextlib.nullcontext()
+            with booked, jax.transfer_guard("disallow" if hook.is_guarded else "allow"):
+                hook(self)
 
     def evaluation_is_due(self) -> bool:
         """Returns True if the state after this update is to be validated."""
@@ -288,8 +292,14 @@ class Run:
 
         Args:
           figures: by name; numbers (scalars of NumPy and JAX too), texts, or None. A number that is
-            not finite is written as None.
+            not finite is written as None. The names `step` and `diagnosis` are taken.
+
+        Raises:
+          UserError: a name is taken.
         """
+        taken = {"step", "diagnosis"} & set(figures)
+        if taken:
+            raise UserError(f"run.log has figures named {', '.join(sorted(taken))}: rename them")
         self.writers.write(
             {"step": self.updates} | {name: _plain(value) for name, value in figures.items()}
         )

@@ -37,7 +37,7 @@ class RunState:
       validations: for averages that wait for a stalled validation.
       history: for diagnoses.
       skipped: updates whose loss or gradient was not finite, over all restarts.
-      skipped_in_a_row: of them, the last ones that followed one another, in this process.
+      skipped_in_a_row: how many of the last updates in a row were skipped, in this process.
     """
 
     clock: Clock

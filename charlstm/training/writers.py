@@ -46,21 +46,25 @@ class Writers:
     """
 
     def __init__(self, run: Path, writers: Sequence[Writer]):
-        self._run, self._writers = run, writers
+        self._run, self._writers = run, list(writers)
 
     @classmethod
     def make(
         cls, run: Path, step: int, config: dict[str, Any], others: Sequence[MakeWriter]
     ) -> "Writers":
-        """Returns the run folder's own writer and those that are asked for beside it.
+        """Returns the writers that are asked for beside the run folder's own.
 
         Raises:
           UserError: an extra is not installed.
         """
-        if not coordination.is_first():
-            return cls(run, [])
-        more = [make(run, step, config) for make in others]
-        return cls(run, [MetricsFile(run, step), *more])
+        is_first = coordination.is_first()
+        return cls(run, [make(run, step, config) for make in others] if is_first else [])
+
+    def open_metrics_file(self, step: int) -> None:
+        """Adds the run folder's own writer, which drops the lines of updates after `step`."""
+        if coordination.is_first():
+            with self._errors():
+                self._writers.insert(0, MetricsFile(self._run, step))
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `Writer`."""

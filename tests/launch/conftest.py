@@ -1,7 +1,5 @@
 """The environment of launched runs, and the run that all of them must equal."""
 
-import socket
-
 import pytest
 from launched_runs import SMALL, launched_environment
 from processes import Group
@@ -17,18 +15,6 @@ def user(environment):
 def train_flags(text_file):
     """Flags of `charlstm train` for the small run, for a run folder."""
     return lambda folder: [f"--corpus={text_file}", f"--workdir={folder}", *SMALL]
-
-
-@pytest.fixture(scope="session")
-def free_port():
-    """Finds a port that nobody listens on."""
-
-    def find():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
 
 
 @pytest.fixture(scope="session")

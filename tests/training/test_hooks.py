@@ -1,10 +1,14 @@
 """Hooks: a user's own, given to `charlstm.train`, and the profile."""
 
+import json
+import subprocess
+import sys
 import types
 
 import jax
 import numpy as np
 import pytest
+from processes import CHEAP
 from run_folders import checkpoints, metrics, parameters
 
 import charlstm
@@ -179,7 +183,7 @@ class Breaks(Watch):
 
 
 def test_an_error_in_a_hook_is_the_callers_and_the_run_goes_on_from_its_checkpoint(
-    config, plain, watched, tmp_path
+    config, plain, tmp_path
 ):
     with pytest.raises(ZeroDivisionError, match="a slip of the user's"):
         charlstm.train(config, tmp_path, hooks=[Breaks()])
@@ -285,6 +289,59 @@ def test_a_report_shows_goodput_though_the_last_line_is_a_hooks(watched):
     (reader,) = readers([str(folder)])
     page = render([reader.read()], folder / "report.html")
     assert "Where the time went" in page and "<td>Watch</td>" in page
+
+
+SHARED = """
+import json, sys
+from charlstm.runtime import distributed
+distributed.set_cpu_devices(int(sys.argv[3]))
+distributed.initialize()
+import charlstm
+
+class Watch:
+    every = 10
+
+    def __call__(self, run):
+        model = run.model()
+        run.log({"bits_of_a_word": model.bits_per_byte(b"abc")})
+        print(run.updates, model.generate(b"a", 12, seed=1))
+
+config = charlstm.Config.from_json(json.loads(sys.argv[1]))
+model = charlstm.train(config, sys.argv[2], hooks=[Watch()])
+print("end", model.generate(b"a", 12, seed=1))
+"""
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (2, 1)])
+def test_a_hook_has_the_whole_model_in_every_process_and_on_one_device(
+    processes, devices, config, watched, environment, free_port, tmp_path
+):
+    config = config.replace({"mesh.shard": "parameters"})
+    command = [sys.executable, "-c", SHARED, json.dumps(config.to_json()), str(tmp_path / "run")]
+    address = f"127.0.0.1:{free_port()}"
+    place = {"JAX_COORDINATOR_ADDRESS": address, "NUM_PROCESSES": str(processes)}
+    started = [
+        subprocess.Popen(
+            [*command, str(devices)],
+            env=environment | CHEAP | place | {"PROCESS_ID": str(process)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(processes)
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * processes, said
+    lines = [[line for line in out.splitlines() if "[Gloo]" not in line] for out, _ in said]
+    assert all(told == lines[0] for told in lines)
+    first, last, end = lines[0]
+    assert first.startswith("10 b'") and last.replace("20", "end") == end
+    # The figures are written once, and those of one process on one device.
+    _, (_, _, _, ten), _ = watched
+    wanted = [model.bits_per_byte(b"abc") for model in ten.models]
+    found = logged(tmp_path / "run")
+    assert [step for step, _ in found] == [10, 20]
+    np.testing.assert_allclose([bits for _, bits in found], wanted, rtol=1e-5)
 
 
 class Without:

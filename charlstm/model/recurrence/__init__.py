@@ -1,9 +1,9 @@
 """The time loop of a stack of layers, in several implementations of one signature.
 
-Four things are chosen by themselves: the cell (`charlstm.model.cell`), the time loop and its layout
-(one module here each), what a window keeps for its gradient (`Scan.keep`), and how layers are
-connected and dropped between (`charlstm.model.stack`). `charlstm.config.combinations` lists what
-cannot be combined.
+Four things are chosen independently of one another: the cell (`charlstm.model.cell`), the time loop
+and its layout (one module here each), what a window keeps for its gradient (`Scan.keep`), and how
+layers are connected and dropped between (`charlstm.model.stack`). `charlstm.config.combinations`
+lists what cannot be combined.
 """
 
 from charlstm.config import ModelConfig

@@ -20,7 +20,7 @@ class Recurrence:
       takes_connections: False if it runs several layers at once.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     takes_any_cell: ClassVar[bool] = False
     takes_connections: ClassVar[bool] = True
 

@@ -8,8 +8,8 @@ What else is done around the products:
   added up row by row. The input's share in the layers above is one product ahead of the loop.
 - The loops stack what they make in the order in which they make it, [T, features, B], so that a
   store is a contiguous one. What products over a whole window read is laid out anew once, as
-  [features, T·B]. They are products of two matrices and no einsums over T and B: those XLA lays out
-  once more, each for itself.
+  [features, T·B]. These are products of two matrices, because XLA lays the operands of an
+  einsum over T and B out once more.
 - Every device of the mesh works alone from the first time step to the last; one core for a device
   keeps elementwise work and products on the same core.
 """

@@ -142,7 +142,7 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
         )
     settled = [block for block in blocks if block.step - block.updates >= setting.warmup_updates]
     last = settled[-RISEN_BLOCKS:]
-    best = min((b for b in blocks), key=lambda block: block.mean_bits)
+    best = min(blocks, key=lambda block: block.mean_bits)
     after_best = [block for block in last if block.step > best.step]
     if len(after_best) == RISEN_BLOCKS and all(
         block.mean_bits > best.mean_bits + RISEN_BY for block in after_best
