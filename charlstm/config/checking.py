@@ -5,49 +5,70 @@ import difflib
 import math
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from charlstm.errors import UserError
 
-MEANING = "meaning"  # the key of a field's meaning in its metadata
+MEANING, BOUNDS = "meaning", "bounds"  # keys of a field's metadata
 
 T = TypeVar("T")
 
 
-def field(default: T, meaning: str) -> T:
+class Bound(NamedTuple):
+    """A condition on a field's value.
+
+    Attributes:
+      holds: returns True for a value that is allowed.
+      must_be: completes "the value must be …".
+    """
+
+    holds: Callable[[Any], bool]
+    must_be: str
+
+
+ABOVE_0 = Bound(lambda value: value > 0, "above 0")
+FRACTION = Bound(lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+def at_least(least: int, name: str = "") -> Bound:
+    """Returns the bound of numbers from `least` on, with a name for that value, if it has one."""
+    named = f"{least} ({name})" if name else str(least)
+    return Bound(lambda value: value >= least, f"{named} or more")
+
+
+def field(default: T, meaning: str, *bounds: Bound) -> T:
     """Declares a field of a section.
 
     Args:
       default: the value of the field if none is given.
       meaning: what the field sets, in full sentences; it can be read at run time, see
         `charlstm.config.reference`.
+      bounds: of its values.
     """
-    declared: Any = dataclasses.field(default=default, metadata={MEANING: meaning})
+    metadata = {MEANING: meaning, BOUNDS: bounds}
+    declared: Any = dataclasses.field(default=default, metadata=metadata)
     return declared
 
 
 class Section:
-    """Checks every field of a section against its annotation; the base class of all sections."""
+    """Checks the fields of a section against annotations and bounds; the base of all sections."""
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
-            checked = _checked(f"{self.section_name()}.{name}", getattr(self, name), kind)
-            object.__setattr__(self, name, checked)
-        self.validate()
+        kinds = typing.get_type_hints(type(self))
+        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
+            name = declared.name
+            address = f"{self.section_name()}.{name}"
+            value = _checked(address, getattr(self, name), kinds[name])
+            for bound in declared.metadata.get(BOUNDS, ()):
+                if not bound.holds(value):
+                    raise UserError(f"{address}={value!r} must be {bound.must_be}")
+            object.__setattr__(self, name, value)
 
     @classmethod
     def section_name(cls) -> str:
         """Returns the section's name in addresses: `model` for `ModelConfig`."""
         return cls.__name__.removesuffix("Config").lower()
-
-    def validate(self) -> None:
-        """Raises `UserError` for values that no annotation can rule out."""
-
-    def require(self, name: str, holds: bool, must_be: str) -> None:
-        """Raises `UserError` unless the named field's value `holds`."""
-        if not holds:
-            value = getattr(self, name)
-            raise UserError(f"{self.section_name()}.{name}={value!r} must be {must_be}")
 
 
 def _checked(address: str, value: Any, kind: Any) -> Any:

@@ -70,6 +70,11 @@ RULES = (
         "set model.recurrence=scan",
     ),
     Rule(
+        lambda c: c.optimizer.weight_decay > 0 and c.optimizer.name not in ("adamw", "sgd"),
+        "optimizer.weight_decay={optimizer.weight_decay} must be 0 for "
+        "optimizer.name={optimizer.name}: adamw and sgd have weight decay",
+    ),
+    Rule(
         lambda c: c.optimizer.averaging == "triggered" and not c.training.evaluate_every,
         "optimizer.averaging=triggered waits for the validation to stall, and "
         "training.evaluate_every=0 validates only at the end: set it to a number of updates",

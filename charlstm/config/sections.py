@@ -8,25 +8,33 @@ fields by address, `section.field`.
 import dataclasses
 from typing import Literal
 
-from charlstm.config.checking import Section, field
+from charlstm.config.checking import ABOVE_0, FRACTION, Bound, Section, at_least, field
+
+SPLIT_SIZE = Bound(
+    lambda v: 0 <= v < 1 or (float(v).is_integer() and v >= 1),
+    "a fraction below 1 or a whole number of bytes",
+)
+QUALITY = Bound(lambda v: v > 0, "above 0: quality is measured on it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
     """Defines the network: its size, its structure and its dropout."""
 
-    num_layers: int = field(2, "Number of LSTM layers.")
-    hidden_size: int = field(256, "Number of cells in each layer, H.")
+    num_layers: int = field(2, "Number of LSTM layers.", at_least(1))
+    hidden_size: int = field(256, "Number of cells in each layer, H.", at_least(1))
     parameter_budget: float = field(
         0.0,
         "Above 0, chooses model.hidden_size: the largest multiple of 8 and of mesh.model that "
         "gives the network at most this many parameters. A budget too small for that takes the "
         "largest multiple of mesh.model. 0: model.hidden_size stays as it is.",
+        at_least(0, "none"),
     )
     embedding_size: int = field(
         0,
         "Size of the vectors that represent symbols in the input. 0 uses no embedding: symbols are "
         "one-hot vectors, and the first layer has a row of weights for each symbol.",
+        at_least(0, "one-hot"),
     )
     layer_norm: bool = field(
         False,
@@ -64,6 +72,7 @@ class ModelConfig(Section):
         32,
         "For model.recurrence=wavefront: number of time steps by which each layer runs behind the "
         "layer below.",
+        at_least(1),
     )
     residuals: Literal["gates", "state"] = field(
         "gates",
@@ -78,15 +87,18 @@ class ModelConfig(Section):
     )
     forget_bias: float = field(1.0, "Initial value of the biases of the forget gates.")
     dropout: float = field(
-        0.0, "Fraction of the values passed from one layer to the next that training sets to zero."
+        0.0,
+        "Fraction of the values passed from one layer to the next that training sets to zero.",
+        FRACTION,
     )
     input_dropout: float = field(
         0.0,
         "Fraction of the input that training sets to zero: of the embedding's values, or of whole "
         "symbols if model.embedding_size=0.",
+        FRACTION,
     )
     output_dropout: float = field(
-        0.0, "Fraction of the values read by the output head that training sets to zero."
+        0.0, "Fraction of the values read by the output head that training sets to zero.", FRACTION
     )
     dropout_kind: Literal["standard", "locked"] = field(
         "standard",
@@ -97,17 +109,8 @@ class ModelConfig(Section):
         0.0,
         "Fraction of each layer's recurrent weights that training sets to zero, drawn anew for "
         "every update (DropConnect).",
+        FRACTION,
     )
-
-    def validate(self) -> None:
-        """Requires possible sizes and rates."""
-        self.require("num_layers", self.num_layers >= 1, "1 or more")
-        self.require("hidden_size", self.hidden_size >= 1, "1 or more")
-        self.require("parameter_budget", self.parameter_budget >= 0, "0 (none) or more")
-        self.require("wavefront_chunk", self.wavefront_chunk >= 1, "1 or more")
-        self.require("embedding_size", self.embedding_size >= 0, "0 (one-hot) or more")
-        for name in ("dropout", "input_dropout", "output_dropout", "weight_dropout"):
-            self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,19 +126,25 @@ class DataConfig(Section):
         0.05,
         "Size of the validation split: a fraction of the text if below 1, else a number of bytes. "
         "It lies near the end of the text, before the test split.",
+        SPLIT_SIZE,
+        QUALITY,
     )
     test_size: float = field(
         0.05,
         "Size of the test split: a fraction of the text if below 1, else a number of bytes. It is "
         "the end of the text.",
+        SPLIT_SIZE,
     )
     num_streams: int = field(
-        64, "Number of streams, places in the text that are read in parallel: the batch size, B."
+        64,
+        "Number of streams, places in the text that are read in parallel: the batch size, B.",
+        at_least(1),
     )
     window_length: int = field(
         64,
         "Number of bytes of each stream that one update reads, T. Gradients reach back over at "
         "most this many time steps.",
+        at_least(1),
     )
     carry_state: bool = field(
         True,
@@ -149,18 +158,6 @@ class DataConfig(Section):
         """Returns the number of bytes between resets of the state to zero; 0 if it is carried."""
         return 0 if self.carry_state else self.window_length
 
-    def validate(self) -> None:
-        """Requires at least one stream of at least one byte, and a validation split."""
-        self.require("num_streams", self.num_streams >= 1, "1 or more")
-        self.require("window_length", self.window_length >= 1, "1 or more")
-        for name in ("valid_size", "test_size"):
-            size = getattr(self, name)
-            whole = size >= 1 and float(size).is_integer()
-            self.require(
-                name, 0 <= size < 1 or whole, "a fraction below 1 or a whole number of bytes"
-            )
-        self.require("valid_size", self.valid_size > 0, "above 0: quality is measured on it")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
@@ -170,21 +167,29 @@ class OptimizerConfig(Section):
         "adamw", "Optimization algorithm; sgd is SGD with momentum."
     )
     learning_rate: float = field(
-        2e-3, "Learning rate at the end of the warmup, where the schedule starts."
+        2e-3, "Learning rate at the end of the warmup, where the schedule starts.", ABOVE_0
     )
-    b1: float = field(0.9, "Decay rate of the first-moment estimate; adamw and adam only.")
+    b1: float = field(
+        0.9, "Decay rate of the first-moment estimate; adamw and adam only.", FRACTION
+    )
     b2: float = field(
-        0.99, "Decay rate of the second-moment estimate; adamw, adam and rmsprop only."
+        0.99, "Decay rate of the second-moment estimate; adamw, adam and rmsprop only.", FRACTION
     )
-    momentum: float = field(0.9, "Momentum; sgd only.")
+    momentum: float = field(0.9, "Momentum; sgd only.", FRACTION)
     epsilon: float = field(
-        1e-8, "Small constant that keeps denominators above zero; adamw, adam and rmsprop only."
+        1e-8,
+        "Small constant that keeps denominators above zero; adamw, adam and rmsprop only.",
+        ABOVE_0,
     )
     weight_decay: float = field(
-        0.0, "Weight decay per unit of learning rate; adamw and sgd only. Biases do not decay."
+        0.0,
+        "Weight decay per unit of learning rate; adamw and sgd only. Biases do not decay.",
+        at_least(0),
     )
     clip_norm: float = field(
-        1.0, "Gradients with a larger global norm are scaled down to this norm. 0: no clipping."
+        1.0,
+        "Gradients with a larger global norm are scaled down to this norm. 0: no clipping.",
+        at_least(0, "off"),
     )
     averaging: Literal["none", "ema", "triggered"] = field(
         "none",
@@ -196,11 +201,13 @@ class OptimizerConfig(Section):
         0.999,
         "For optimizer.averaging=ema: fraction of the average that an update keeps; less in the "
         "first updates.",
+        FRACTION,
     )
     averaging_patience: int = field(
         5,
         "For optimizer.averaging=triggered: validation has stalled when its result is worse than "
         "the best of all earlier ones, not counting this many most recent ones.",
+        at_least(1),
     )
     schedule: Literal["constant", "cosine", "linear", "step"] = field(
         "cosine",
@@ -209,117 +216,105 @@ class OptimizerConfig(Section):
         "multiplication by optimizer.step_factor every optimizer.step_updates updates.",
     )
     warmup_updates: int = field(
-        100, "Number of updates over which the learning rate rises linearly from near 0."
+        100,
+        "Number of updates over which the learning rate rises linearly from near 0.",
+        at_least(0),
     )
     final_fraction: float = field(
         0.02,
         "For optimizer.schedule=cosine or linear: learning rate at the last update, as a fraction "
         "of optimizer.learning_rate.",
+        Bound(lambda v: 0 <= v <= 1, "from 0 to 1"),
     )
     step_start: int = field(
         0,
         "For optimizer.schedule=step: number of updates after the warmup at which the first "
         "interval of optimizer.step_updates starts.",
+        at_least(0),
     )
     step_updates: int = field(
-        1000, "For optimizer.schedule=step: number of updates in an interval with the same rate."
+        1000,
+        "For optimizer.schedule=step: number of updates in an interval with the same rate.",
+        at_least(1),
     )
     step_factor: float = field(
         0.97,
         "For optimizer.schedule=step: factor on the learning rate at the end of each interval.",
+        Bound(lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
-
-    def validate(self) -> None:
-        """Requires rates, factors and counts within their ranges."""
-        self.require("learning_rate", self.learning_rate > 0, "above 0")
-        for name in ("b1", "b2", "momentum"):
-            self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self.require("epsilon", self.epsilon > 0, "above 0")
-        self.require("weight_decay", self.weight_decay >= 0, "0 or more")
-        self.require(
-            "weight_decay",
-            self.weight_decay == 0 or self.name in ("adamw", "sgd"),
-            f"0 for optimizer.name={self.name}: adamw and sgd have weight decay",
-        )
-        self.require("clip_norm", self.clip_norm >= 0, "0 (off) or more")
-        self.require("ema_decay", 0 <= self.ema_decay < 1, "at least 0 and below 1")
-        self.require("averaging_patience", self.averaging_patience >= 1, "1 or more")
-        self.require("warmup_updates", self.warmup_updates >= 0, "0 or more")
-        self.require("final_fraction", 0 <= self.final_fraction <= 1, "from 0 to 1")
-        self.require("step_start", self.step_start >= 0, "0 or more")
-        self.require("step_updates", self.step_updates >= 1, "1 or more")
-        self.require("step_factor", 0 < self.step_factor <= 1, "above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Section):
     """Defines the length of a run, and how often it logs, evaluates, samples and saves."""
 
-    num_updates: int = field(5000, "Number of parameter updates in the run.")
+    num_updates: int = field(5000, "Number of parameter updates in the run.", at_least(1))
     seed: int = field(
-        0, "Seed of the initial parameters, of dropout and of samples during training."
+        0,
+        "Seed of the initial parameters, of dropout and of samples during training.",
+        Bound(lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     )
-    log_every: int = field(50, "Number of updates from one line of metrics to the next.")
+    log_every: int = field(
+        50, "Number of updates from one line of metrics to the next.", at_least(1)
+    )
     evaluate_every: int = field(
         500,
         "Number of updates from one validation to the next. The last update is validated in any "
         "case; 0: only that one.",
+        at_least(0, "never"),
     )
     sample_every: int = field(
         1000,
         "Number of updates from one sample to the next. The first line of metrics and the last "
         "update come with a sample too. 0: no samples during training.",
+        at_least(0, "never"),
     )
     checkpoint_every: int = field(
         500,
         "Number of updates from one checkpoint to the next. Every validation and the end of the "
         "run save one too; 0: only those and training.checkpoint_seconds.",
+        at_least(0, "never"),
     )
     checkpoint_seconds: float = field(
         600.0,
         "Seconds after a save at which another checkpoint is saved, if none was in between. 0: "
         "never.",
+        at_least(0, "never"),
     )
     keep_last: int = field(
         2,
         "Number of most recent checkpoints to keep. The one with the best validation is kept in "
         "any case.",
+        at_least(1),
     )
     keep_every: int = field(
-        0, "Checkpoints at multiples of this many updates are kept permanently. 0: none."
+        0,
+        "Checkpoints at multiples of this many updates are kept permanently. 0: none.",
+        at_least(0, "never"),
     )
     activation_regularization: float = field(
         0.0,
         "Adds this many times the mean square of the output head's input to the training loss "
         "(AR). Reported losses leave it out.",
+        at_least(0, "none"),
     )
     temporal_activation_regularization: float = field(
         0.0,
         "Adds this many times the mean square of the difference between the output head's inputs "
         "at successive time steps to the training loss (TAR). Reported losses leave it out.",
+        at_least(0, "none"),
     )
     updates_per_dispatch: int = field(
-        0, "Number of updates in one call of the jitted program. 0: as many as fill about 0.5 s."
+        0,
+        "Number of updates in one call of the jitted program. 0: as many as fill about 0.5 s.",
+        at_least(0, "auto"),
     )
     max_skipped_in_a_row: int = field(
         50,
         "An update whose loss or gradient is not finite is skipped. The run fails after this many "
         "skipped updates in a row.",
+        at_least(1),
     )
-
-    def validate(self) -> None:
-        """Requires counts, intervals and weights within their ranges."""
-        self.require("num_updates", self.num_updates >= 1, "1 or more")
-        self.require("seed", 0 <= self.seed < 2**32, "from 0 to 4294967295")
-        self.require("log_every", self.log_every >= 1, "1 or more")
-        self.require("keep_last", self.keep_last >= 1, "1 or more")
-        self.require("max_skipped_in_a_row", self.max_skipped_in_a_row >= 1, "1 or more")
-        for name in ("evaluate_every", "sample_every", "checkpoint_every", "keep_every"):
-            self.require(name, getattr(self, name) >= 0, "0 (never) or more")
-        for name in ("activation_regularization", "temporal_activation_regularization"):
-            self.require(name, getattr(self, name) >= 0, "0 (none) or more")
-        self.require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 (never) or more")
-        self.require("updates_per_dispatch", self.updates_per_dispatch >= 0, "0 (auto) or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -327,12 +322,15 @@ class MeshConfig(Section):
     """Defines how devices share the work; results do not depend on it."""
 
     data: int = field(
-        0, "Number of devices over which streams are split. 0: all that mesh.model leaves."
+        0,
+        "Number of devices over which streams are split. 0: all that mesh.model leaves.",
+        at_least(0, "all that remain"),
     )
     model: int = field(
         1,
         "Number of devices over which the hidden units of each layer are split, for models too "
         "large for one device.",
+        at_least(1),
     )
     shard: Literal["nothing", "optimizer", "parameters"] = field(
         "nothing",
@@ -340,8 +338,3 @@ class MeshConfig(Section):
         "and costs communication. optimizer: the optimizer's state (ZeRO stage 1). parameters: the "
         "parameters too (ZeRO stage 3, FSDP).",
     )
-
-    def validate(self) -> None:
-        """Requires possible numbers of devices."""
-        self.require("data", self.data >= 0, "0 (all that remain) or more")
-        self.require("model", self.model >= 1, "1 or more")
