@@ -392,3 +392,13 @@ class TestLoad:
         assert (numbers(doubled) == 2 * numbers(model)).all()
         likeliest = jax.jit(lambda model: model.params["head"]["bias"].argmax())(model)
         assert 0 <= int(likeliest) < model.alphabet.size
+
+
+def test_using_a_model_loads_nothing_of_training(trained):
+    code = (
+        "import sys, charlstm\n"
+        f"model = charlstm.load({str(trained)!r})\n"
+        "model.generate('words', 3), model.bits_per_byte('words'), model.logits('words')\n"
+        "print([name for name in sys.modules if name.startswith('charlstm.training')])\n"
+    )
+    assert in_a_process(code).strip() == "[]"
