@@ -1,14 +1,31 @@
 """The signature that all recurrences have, and the base of those that run layer by layer."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 
-from charlstm.model.cell import Layer
-from charlstm.model.stack import Carry, State, restack, unstack, walk
+from charlstm.model.cell import Cell, Layer
+from charlstm.model.compute import Compute
+from charlstm.model.stack import Carry, Connections, State, restack, unstack, walk
 
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
+
+class Structure(Protocol):
+    """The part of a network that a recurrence needs to know; see `network.Network`."""
+
+    @property
+    def cell(self) -> Cell:
+        """What a layer does in a time step."""
+        ...
+
+    @property
+    def connections(self) -> Connections:
+        """Past layers."""
+        ...
+
+    @property
+    def compute(self) -> Compute:
+        """The dtype of products, and the target."""
+        ...
 
 
 class Recurrence:
@@ -29,7 +46,7 @@ class Recurrence:
 
     def __call__(
         self,
-        network: "Network",
+        network: Structure,
         layers: list[Layer],
         inputs: jax.Array,
         carry: Carry,
@@ -60,7 +77,7 @@ class LayerByLayer(Recurrence):
     """Runs one layer after the other, each over the whole window."""
 
     def __call__(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`."""
 
@@ -71,7 +88,7 @@ class LayerByLayer(Recurrence):
         return outputs, restack(after)
 
     def run_layer(
-        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+        self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
         """Runs a window through one layer.
 

@@ -17,7 +17,7 @@ What else is done around the products:
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +27,9 @@ from charlstm.model.cell import Layer
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
 from charlstm.model.look_up import add_rows
-from charlstm.model.recurrence.base import LayerByLayer
+from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.stack import Carry, State
 from charlstm.runtime.shardings import dimension
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Columns(LayerByLayer):
     name: ClassVar[str] = "scan_columns"
 
     def __call__(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`."""
         run: Callable[..., Any] = partial(self._run_on_device, network)
@@ -61,7 +58,7 @@ class Columns(LayerByLayer):
         return run(layers, inputs, carry, masks)
 
     def _run_on_device(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """Runs the whole stack for the streams of one device."""
         inputs = inputs.astype(jnp.int32) if inputs.ndim == 2 else inputs.transpose(2, 0, 1)
@@ -70,7 +67,7 @@ class Columns(LayerByLayer):
         return outputs.transpose(1, 2, 0), carry
 
     def run_layer(
-        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+        self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
         """Runs a window through one layer: symbols [T, B] or floats [F, T, B] to [H, T, B]."""
         run = first_layer if inputs.ndim == 2 else upper_layer

@@ -8,7 +8,7 @@ first layer that reads symbols is a scan, and cuDNN runs the layers above, whose
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,10 @@ from jax.experimental import rnn
 
 from charlstm.errors import UserError
 from charlstm.model.cell import Layer
-from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.base import Recurrence, Structure
 from charlstm.model.recurrence.scan import Scan
 from charlstm.model.stack import Carry
 from charlstm.runtime.shardings import dimension
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Cudnn(Recurrence):
     takes_connections: ClassVar[bool] = False
 
     def __call__(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`.
 

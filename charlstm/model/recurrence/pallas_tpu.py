@@ -9,7 +9,7 @@ Where there is no TPU the kernels are interpreted: slow, for tests.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,10 @@ from charlstm.errors import UserError
 from charlstm.model import gates
 from charlstm.model.cell import Layer
 from charlstm.model.gradients import with_gradient
-from charlstm.model.recurrence.base import LayerByLayer
+from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.recurrence.pallas_grid import LANES, TimeGrid
 from charlstm.model.recurrence.scan import before, weight_gradient
 from charlstm.model.stack import State
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 NUM_FACTORS = len(gates.Factors._fields)
 
@@ -42,7 +39,7 @@ class PallasTpu(LayerByLayer):
     interpret: bool | None = None
 
     def run_layer(
-        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+        self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
         """See `LayerByLayer`.
 

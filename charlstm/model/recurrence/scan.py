@@ -17,7 +17,7 @@ serial.
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,9 @@ from charlstm.model import time_loop
 from charlstm.model.cell import Cell, Layer
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
-from charlstm.model.recurrence.base import LayerByLayer
+from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.stack import State
 from charlstm.runtime.shardings import dimension, specify
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 # Time steps whose pre-activations are made again at once: enough for large products, few to keep.
 LARGEST_CHUNK = 32
@@ -53,7 +50,7 @@ class Scan(LayerByLayer):
         return "scan" if self.keep == "gates" else "scan, states kept"
 
     def run_layer(
-        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+        self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
         """See `LayerByLayer`."""
         cell, compute = network.cell, network.compute

@@ -7,7 +7,7 @@ stay together and only outputs travel. A time step gathers them, and its gradien
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,9 @@ from charlstm.model import gates, time_loop
 from charlstm.model.cell import Layer, Lstm
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
-from charlstm.model.recurrence.base import LayerByLayer
+from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.stack import Carry, State
 from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 # How arrays lie over the mesh; U is the hidden units, split.
 _WEIGHT = jax.P(None, None, MODEL_AXIS)  # [F, 4, U]
@@ -45,7 +42,7 @@ class TensorParallel(LayerByLayer):
     name: ClassVar[str] = "tensor_parallel"
 
     def __call__(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`."""
         outputs, last = super().__call__(network, layers, inputs, carry, masks)
@@ -53,7 +50,7 @@ class TensorParallel(LayerByLayer):
         return outputs, {"h": h, "c": c}
 
     def run_layer(
-        self, network: "Network", layer: Layer, inputs: jax.Array, state: State
+        self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
         """See `LayerByLayer`; the outputs are gathered."""
         share = _project_inputs(network.compute, inputs, layer)

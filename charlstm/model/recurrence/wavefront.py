@@ -18,7 +18,7 @@ layer starts from waits in the rounds before it, and what it ends with stays to 
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,10 @@ from charlstm.model import time_loop
 from charlstm.model.cell import Layer, Lstm
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
-from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.base import Recurrence, Structure
 from charlstm.model.recurrence.scan import Scan
 from charlstm.model.stack import Carry
 from charlstm.runtime.shardings import dimension, specify
-
-if TYPE_CHECKING:
-    from charlstm.model.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Wavefront(Recurrence):
         return f"wavefront, chunks of {self.chunk_size}"
 
     def __call__(
-        self, network: "Network", layers: list[Layer], inputs: Any, carry: Carry, masks: Any
+        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`."""
         length = inputs.shape[0]
