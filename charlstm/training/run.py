@@ -73,7 +73,8 @@ class Run:
     ):
         self.config, self.workdir, self.corpus, self.mesh = config, workdir, corpus, mesh
         self.alphabet = Alphabet.of(config.model.alphabet, corpus.data)
-        self.streams = _streams(config, corpus)
+        data = config.data
+        self.streams = Streams(len(corpus.split("train")), data.num_streams, data.window_length)
         self.console: Console = NullConsole()
         self.writers = Writers(workdir, [])
         self.levels: Sequence[NgramLevel] = []
@@ -108,12 +109,11 @@ class Run:
         """
         goodput = Goodput(began)
         corpus = load_shared_corpus(config.data)
-        _streams(config, corpus)  # raises if the text is too short
         corpus.split("valid")  # raises if nothing is held out
         mesh = distributed.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
+        run = cls(config, workdir, corpus, mesh, goodput)  # raises if the text is too short
         make_run_folder(workdir)
         with jax.set_mesh(mesh):
-            run = cls(config, workdir, corpus, mesh, goodput)
             try:
                 run._restore_or_begin(init_from, stop_after)
                 yield run
@@ -376,8 +376,3 @@ def _plain(value: Any) -> Any:
     """Returns a figure as JSON has it."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _streams(config: Config, corpus: Corpus) -> Streams:
-    data = config.data
-    return Streams(len(corpus.split("train")), data.num_streams, data.window_length)

@@ -14,7 +14,7 @@ class Structure(Protocol):
 
     @property
     def cell(self) -> Cell:
-        """What a layer does in a time step."""
+        """The kind of layer."""
         ...
 
     @property

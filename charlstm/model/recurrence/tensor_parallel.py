@@ -17,6 +17,7 @@ from charlstm.model.cell import Layer, Lstm
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
 from charlstm.model.recurrence.base import LayerByLayer, Structure
+from charlstm.model.recurrence.scan import before
 from charlstm.model.stack import Carry, State
 from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
 
@@ -192,9 +193,8 @@ def _backward_here(
     (dh, dc), dz = time_loop.scan(
         compute.target, step, (dh_last, dc_last), (d_outputs, factors), reverse=True
     )
-    before = jnp.concatenate([h_first.astype(compute.dtype)[None], outputs[:-1]])
-    before = jax.lax.all_gather(before, MODEL_AXIS, axis=2, tiled=True)
-    d_weight = jnp.einsum("tbh,tbg->hg", before, dz, preferred_element_type=jnp.float32)
+    met = jax.lax.all_gather(before(h_first, outputs), MODEL_AXIS, axis=2, tiled=True)
+    d_weight = jnp.einsum("tbh,tbg->hg", met, dz, preferred_element_type=jnp.float32)
     d_weight = jax.lax.psum(d_weight, DATA_AXIS).reshape(weight_hh.shape)
     return dz.reshape(window_length, batch, 4, units), d_weight, dh, dc
 
