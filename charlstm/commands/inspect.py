@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from charlstm.commands import _shared
+from charlstm.commands import _flags, _shared
+from charlstm.runtime.names import printable
 
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Text to read; if not given, the validation split of the model's own."
 )
-_OUTPUT = flags.DEFINE_string("output", "inspect.html", "The page to write.")
+_OUTPUT = _flags.define_path("output", "inspect.html", "The page to write.")
 _REGEX = flags.DEFINE_multi_string(
     "regex", [], "Find the cells that follow its matches too (or its first group's); repeatable."
 )
@@ -41,5 +42,5 @@ def main(argv: Sequence[str]) -> None:
         output=output,
     )
     for line in page:
-        print(line)
+        print(printable(line))
     logging.info("open %s in a browser", output)

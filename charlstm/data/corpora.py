@@ -3,23 +3,21 @@
 A corpus is given as one of
 
   shakespeare      a registered name (see `registry.py`), fetched on first use
-  book.txt         a file; one ending in .gz is unpacked
-  books/           a folder: all files below it, except hidden ones, joined in order of their paths
+  book.txt         a file; unpacked if it is compressed or an archive (see `packed.py`)
+  books/           a folder: the text files below it (see `folders.py`), joined in order of paths
   'books/*.txt'    a glob pattern (`**` spans folders): its files, joined in sorted order
   -                standard input
 
-A registered name takes precedence over a file of that name; `./shakespeare` opens the file.
+A registered name takes precedence over a file of that name; `./shakespeare` opens the file. `~` is
+the home folder.
 """
 
-import contextlib
 import difflib
 import glob
-import gzip
 import hashlib
 import json
 import os
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +25,18 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from charlstm.data import mapped
+from charlstm.data import folders, mapped, packed
 from charlstm.data.cache import Digest, chunks_of, store
+from charlstm.data.failures import reading
 from charlstm.data.fetch import FetchError, fetched
+from charlstm.data.folders import Tally
+from charlstm.data.mapped import MappedFile
 from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
+from charlstm.runtime.names import printable
+
+STANDARD_INPUT = "-"
 
 # A file of at least this size is hashed once, and again only if its size or time has changed.
 _LARGE_BYTES = 2**26
@@ -43,11 +47,14 @@ class Source:
     """Holds a text on this machine.
 
     Attributes:
-      name: the text's name in messages.
+      name: the text's name in messages; printable, whatever bytes the file's name has.
       data: uint8 [N], read-only, mapped from disk.
       sha256: of all N bytes, in hex.
       license: of the text and of its packaging, as far as known.
-      source: where the text comes from.
+      source: where the text comes from, printable.
+      file: the file that is mapped.
+      path: the absolute path of the file, the folder or the pattern that was opened; empty for a
+        registered name and for a stream.
     """
 
     name: str
@@ -55,13 +62,15 @@ class Source:
     sha256: str
     license: str
     source: str
+    file: MappedFile
+    path: str
 
 
 def open_corpus(spec: str, sha256: str | None = None) -> Source:
     """Opens the text that `spec` names (see the module's docstring).
 
-    A single file is mapped where it is. A text that has to be joined or unpacked first (folders,
-    patterns, .gz files, standard input) is mapped from a copy in the cache folder.
+    A single file is mapped where it is. A text that has to be joined, unpacked or read to its end
+    first (folders, patterns, archives, standard input) is mapped from a copy in the cache folder.
 
     Args:
       spec: what to open.
@@ -69,26 +78,54 @@ def open_corpus(spec: str, sha256: str | None = None) -> Source:
         read to compute it.
 
     Raises:
-      UserError: the text is not found, is empty, or cannot be read, fetched or cached.
+      UserError: the text is not found, is empty, or cannot be read, unpacked, fetched or cached.
     """
     if spec in CORPORA:
         return _open_named(CORPORA[spec], sha256)
-    if spec == "-":
+    if spec == STANDARD_INPUT:
         logging.info("reading the corpus from standard input")
-        return _open_copy("standard input", _standard_input())
+        return _open_stream("standard input", _standard_input())
     if not spec:
         raise _unknown(spec)
     path = Path(os.path.expanduser(spec))
-    with _reading(spec):
+    absolute = str(path.absolute())
+    tally = Tally()
+    with reading(spec):
         if path.is_dir():
-            return _open_copy(spec, _contents(_files_below(path)))
-        if path.is_file() and path.suffix != ".gz":
-            return _map(path, path.name, str(path.absolute()), sha256=sha256)
-        if path.exists():  # a .gz file, or a pipe
-            return _open_copy(spec, _contents([path]))
-        if glob.has_magic(spec):
-            return _open_copy(spec, _contents(_files_matching(str(path))))
+            files = folders.files_below(path, tally)
+            return _open_copy(spec, _joined(f"folder {spec!r}", files, tally, False), absolute)
+        if path.is_file() and not packed.is_packed(path):
+            return _map(path, path.name, absolute, sha256=sha256, opened=absolute)
+        if path.is_file():
+            return _open_copy(spec, _joined(repr(spec), [path], tally, True), absolute)
+        if path.exists():
+            return _open_stream(spec, _stream(path))
+        base, pattern = folders.split_pattern(str(path))
+        if glob.has_magic(pattern):
+            files = folders.files_matching(base, pattern, tally)
+            if not files:
+                raise UserError(
+                    f"no file matches {spec!r}{tally.describe_left_out()}: check it with ls"
+                )
+            return _open_copy(spec, _joined(repr(spec), files, tally, True), absolute)
     raise _unknown(spec)
+
+
+def is_stream(spec: str) -> bool:
+    """Returns True if a corpus is standard input or a pipe, which can be read once."""
+    if spec == STANDARD_INPUT:
+        return True
+    path = os.path.expanduser(spec)
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def open_copy(sha256: str, name: str) -> Source | None:
+    """Opens the copy in the cache folder of the text with a digest; None if there is none."""
+    path = _copy_of(sha256)
+    if not os.path.isfile(path):
+        return None
+    found = _map(path, name, str(path))
+    return found if found.sha256 == sha256 else None
 
 
 def _unknown(spec: str) -> UserError:
@@ -125,34 +162,55 @@ def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
     return _map(corpus.path, corpus.name, corpus.source, corpus.license)
 
 
-def _open_copy(name: str, chunks: Iterable[bytes]) -> Source:
+def _copy_of(sha256: str) -> Path:
+    return cache_folder() / "texts" / f"{sha256}.bin"
+
+
+def _open_copy(name: str, chunks: Iterable[bytes], opened: str = "") -> Source:
     def place(digest: Digest) -> Path:
         if digest.num_bytes == 0:
             raise UserError(f"{name!r} is empty: give a corpus with some text in it")
-        return cache_folder() / "texts" / f"{digest.sha256}.bin"
+        return _copy_of(digest.sha256)
 
     path, digest = store(chunks, place)
-    return _map(path, name, source=name, sha256=digest.sha256)
+    return _map(path, name, opened or name, sha256=digest.sha256, opened=opened)
+
+
+def _open_stream(name: str, chunks: Iterable[bytes]) -> Source:
+    """Opens what can be read only once; it is unpacked from its copy if need be."""
+    copy = _open_copy(name, chunks)
+    path = copy.file.path
+    if not packed.is_packed(path):
+        return copy
+    try:
+        return _open_copy(name, packed.texts(path, Tally(), is_named=True, name=name))
+    finally:
+        path.unlink()
 
 
 def _map(
-    path: Path, name: str, source: str, license: str = "not stated", sha256: str | None = None
+    path: Path,
+    name: str,
+    source: str,
+    license: str = "not stated",
+    sha256: str | None = None,
+    opened: str = "",
 ) -> Source:
     """Maps the file at `path`, and hashes it unless its digest is given."""
-    with _reading(str(path)):
-        if path.stat().st_size == 0:
+    with reading(str(path)):
+        file = MappedFile(path)
+        if file.size == 0:
             raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
         data = np.memmap(path, np.uint8, mode="r")
-        return Source(name, data, sha256 or _digest(path, data), license, source)
+        sha256 = sha256 or _digest(file, data)
+        return Source(printable(name), data, sha256, license, printable(source), file, opened)
 
 
-def _digest(path: Path, data: np.ndarray) -> str:
+def _digest(file: MappedFile, data: np.ndarray) -> str:
     """Returns the sha256 of a mapped file; large files are hashed again only if they changed."""
     if len(data) < _LARGE_BYTES:
         return hashlib.sha256(data.data).hexdigest()
-    status = path.stat()
-    identity = [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([str(file.path), *file.state]).encode()).hexdigest()
     kept = cache_folder() / "digests" / key
     try:
         return bytes.fromhex(kept.read_text()).hex()
@@ -164,55 +222,29 @@ def _digest(path: Path, data: np.ndarray) -> str:
     try:
         store([digest.hexdigest().encode()], lambda _: kept)
     except UserError as error:
-        logging.warning("the digest of %s is not cached: %s", path, error)
+        logging.warning("the digest of %s is not cached: %s", file.path, error)
     return digest.hexdigest()
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Lists the files below `folder` in order, without hidden files and folders."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.is_file()]
-    if not files:
-        raise UserError(f"folder {str(folder)!r} has no files: give one with text files in it")
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+def _joined(what: str, files: Iterable[Path], tally: Tally, is_named: bool) -> Iterator[bytes]:
+    """Yields the texts of files one after the other, then logs what was read and left out."""
+    for path in files:
+        yield from packed.texts(path, tally, is_named=is_named)
+    if not tally.num_read:
+        raise UserError(
+            f"{what} has no files to read{tally.describe_left_out()}: give one with text files in "
+            "it, or name a file"
+        )
+    logging.info("%s: %s", what, tally)
 
 
-def _files_matching(pattern: str) -> list[Path]:
-    files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    files = [path for path in files if path.is_file()]
-    if not files:
-        raise UserError(f"no file matches {pattern!r}: put it in quotes and check it with ls")
-    return files
-
-
-def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
-    """Yields the bytes of the files one after the other, and unpacks .gz files."""
-    for path in paths:
-        with _reading(str(path)), path.open("rb") as file:
-            yield from chunks_of(gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file)
+def _stream(path: Path) -> Iterator[bytes]:
+    with reading(str(path)), path.open("rb") as file:
+        yield from chunks_of(file)
 
 
 def _standard_input() -> Iterator[bytes]:
-    with _reading("standard input"):
+    if sys.stdin is None or sys.stdin.closed:
+        raise UserError("standard input is closed: send a text to it, or give a file")
+    with reading("standard input"):
         yield from chunks_of(sys.stdin.buffer)
-
-
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(
-            f"{name!r} is not a whole gzip file ({error}): get it again, or rename it if it is text"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"cannot read {name!r} ({error.strerror or error}): check its name and its permissions"
-        ) from error

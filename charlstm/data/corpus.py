@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from charlstm.data.corpora import open_corpus
-from charlstm.data.mapped import chunks
+from charlstm.data.corpora import Source, open_corpus
+from charlstm.data.mapped import MappedFile, chunks
 from charlstm.errors import UserError
 
 SPLITS = ("train", "valid", "test", "all")
@@ -64,12 +64,34 @@ class Corpus:
       data: uint8 [N], read-only, usually mapped from disk.
       sha256: of all N bytes, in hex.
       bounds: where the splits start and stop.
+      source: the absolute path of the file, the folder or the pattern; empty if there is none.
+      file: the file that is mapped; None for a text that is in memory.
     """
 
     name: str
     data: np.ndarray
     sha256: str
     bounds: Bounds
+    source: str = ""
+    file: MappedFile | None = None
+
+    @classmethod
+    def of(cls, source: Source, valid_size: float, test_size: float) -> Self:
+        """Splits a text; raises as `split_bounds`."""
+        bounds = split_bounds(len(source.data), valid_size, test_size)
+        return cls(source.name, source.data, source.sha256, bounds, source.path, source.file)
+
+    def require_unchanged(self) -> None:
+        """Raises `UserError` if the file of the text was changed since it was opened.
+
+        It costs one look at the file's size, time and inode, so it may be called often.
+        """
+        if self.file is not None and self.file.has_changed(self.sha256):
+            raise UserError(
+                f"{str(self.file.path)!r} was changed or removed while the run was reading it: "
+                "what was saved before is intact; bring the old text back to go on, or choose "
+                "another --workdir for the new one"
+            )
 
     def bounds_of(self, split: str) -> tuple[int, int]:
         """Returns where `split` (one of `SPLITS`) starts and stops.
@@ -117,9 +139,7 @@ def load_corpus(
     Raises:
       UserError: see `open_corpus` and `split_bounds`.
     """
-    source = open_corpus(spec, sha256)
-    bounds = split_bounds(len(source.data), valid_size, test_size)
-    return Corpus(source.name, source.data, source.sha256, bounds)
+    return Corpus.of(open_corpus(spec, sha256), valid_size, test_size)
 
 
 @dataclass(frozen=True)
@@ -199,8 +219,16 @@ class Alphabet:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Makes an alphabet from the form of `to_json`."""
-        return cls(values["kind"], bytes(values["symbols"]))
+        """Makes an alphabet from the form of `to_json`.
+
+        Raises:
+          ValueError: the symbols are not different bytes in ascending order.
+        """
+        kind, symbols = values["kind"], list(values["symbols"])
+        is_whole = kind == "corpus" or (kind == "bytes" and len(symbols) == 256)
+        if not symbols or symbols != sorted(set(bytes(symbols))) or not is_whole:
+            raise ValueError("its alphabet is not one of different bytes in ascending order")
+        return cls(kind, bytes(symbols))
 
 
 def _frozen(table: np.ndarray) -> np.ndarray:

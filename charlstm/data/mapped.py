@@ -1,16 +1,69 @@
-"""Reads a memory-mapped file without keeping it in memory.
+"""Reads a memory-mapped file without keeping it in memory, and notices when it is changed.
 
 Pages of a mapped file that were read count as this process's memory until the system takes them
 back. A text may be larger than all memory, so code that reads much of it releases it afterwards.
 What was read stays in the system's file cache.
 """
 
+import hashlib
 import mmap
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 CHUNK_BYTES = 2**24
+
+
+class MappedFile:
+    """A file as it was when it was opened; make one before the file is mapped.
+
+    A mapping follows what others do to the file: bytes change under its reader, and reading what a
+    truncated file has lost ends the process.
+
+    Args:
+      path: of the file.
+
+    Attributes:
+      path: the same, absolute.
+      state: its size, the time of its last change in nanoseconds, and its inode.
+
+    Raises:
+      OSError: it cannot be found.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()
+        self.state = self._look()
+
+    @property
+    def size(self) -> int:
+        """Returns the number of bytes that it had."""
+        return self.state[0]
+
+    def has_changed(self, sha256: str) -> bool:
+        """Returns True if the file is gone or has other bytes than when it was opened.
+
+        It is read only if its state differs: it may have been touched, or replaced by an equal one.
+
+        Args:
+          sha256: of its bytes when it was opened.
+        """
+        try:
+            state = self._look()
+            if state == self.state:
+                return False
+            with self.path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return True
+        except OSError:
+            return True
+        self.state = state
+        return False
+
+    def _look(self) -> tuple[int, int, int]:
+        found = self.path.stat()
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def release(data: np.ndarray) -> None:

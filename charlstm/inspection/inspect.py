@@ -5,8 +5,9 @@ from pathlib import Path
 
 import jax
 
-from charlstm.checkpoint.reading import FOLDER, read_model, resolve
-from charlstm.data.corpus import load_corpus
+from charlstm.checkpoint.reading import FOLDER, read_best
+from charlstm.data.corpus import Corpus, load_corpus
+from charlstm.data.recorded import open_recorded
 from charlstm.errors import UserError
 from charlstm.inspection import page, properties, recording, scoring
 from charlstm.model.language_model import LanguageModel
@@ -38,9 +39,8 @@ def inspect(
     Raises:
       UserError: bad input.
     """
-    folder = resolve(checkpoint_path)
     one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    model, metadata = read_model(LanguageModel, folder, one_device)
+    folder, model, metadata = read_best(LanguageModel, checkpoint_path, one_device)
     data = metadata.config.data
     if not data.carry_state:
         raise UserError(
@@ -48,10 +48,13 @@ def inspect(
             f"{data.window_length} bytes, and there is nothing to follow; inspect a run that "
             "carries its state"
         )
-    # Of a text of one's own nothing is held out, however short it is.
-    sizes = (data.valid_size, data.test_size) if corpus is None else (0, 0)
-    source = load_corpus(corpus or data.corpus, *sizes)
-    start, stop = source.bounds_of("all" if corpus is not None else "valid")
+    if corpus is None:
+        opened = open_recorded(data.corpus, metadata.corpus)
+        source = Corpus.of(opened, data.valid_size, data.test_size)
+        start, stop = source.bounds_of("valid")
+    else:  # of a text of one's own nothing is held out, however short it is
+        source = load_corpus(corpus, 0, 0)
+        start, stop = source.bounds_of("all")
     text = source.data[start : min(stop, start + max_bytes)]
     wanted = properties.properties_of(text, patterns)  # raises for a bad pattern, before long work
     recorded = recording.record(model, text)

@@ -4,6 +4,7 @@ Each process reads the bytes of its own devices' streams and no others.
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -23,15 +24,22 @@ class HostWindows:
       max_updates: K, the windows of a dispatch. All are read, also where fewer are used, for how
         many that will be is not known so early.
       mesh: the devices; streams are split over `data`.
+      check: called before each read; what it raises, the call for those windows raises.
 
     Attributes:
       seconds: for which calls have waited for their windows so far.
     """
 
     def __init__(
-        self, streams: Streams, text: np.ndarray, max_updates: int, mesh: jax.sharding.Mesh
+        self,
+        streams: Streams,
+        text: np.ndarray,
+        max_updates: int,
+        mesh: jax.sharding.Mesh,
+        check: Callable[[], None] = lambda: None,
     ):
         self._streams, self._text, self._max_updates = streams, text, max_updates
+        self._check = check
         self._sharding = distributed.split_streams(mesh, axis=2, ndim=3)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="windows")
         self._ahead: tuple[int, Future[jax.Array]] | None = None
@@ -49,6 +57,7 @@ class HostWindows:
         return (windows,)
 
     def _read(self, step: int) -> jax.Array:
+        self._check()
         streams = self._streams
         shape = (self._max_updates, streams.window_length + 1, streams.num_streams)
         windows = distributed.put_shards(

@@ -3,31 +3,46 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from charlstm.config import DataConfig
-from charlstm.data.corpus import Corpus, load_corpus
+from charlstm.data.corpus import Corpus
+from charlstm.data.encoding import encoding_note
 from charlstm.data.mapped import release
+from charlstm.data.recorded import open_again
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 
 _PROBES, _PROBE_BYTES = 64, 4096
 
 
-def load_shared_corpus(data: DataConfig) -> Corpus:
+def load_shared_corpus(data: DataConfig, recorded: Mapping[str, Any] | None = None) -> Corpus:
     """Opens the corpus of a configuration, the same in all processes.
 
-    Process 0 opens and hashes it first. The others map the file and compare its size and a few
-    thousand bytes.
+    Process 0 opens and hashes it first, and notes in the log if it is not in UTF-8, as far as that
+    shows quickly. The others map the file and compare its size and a few thousand bytes.
+
+    Args:
+      data: names the corpus and the sizes of its splits.
+      recorded: what a checkpoint says of the text of a run that goes on: helps if the corpus cannot
+        be opened under its name.
 
     Raises:
-      UserError: see `load_corpus`; or processes have different texts.
+      UserError: see `open_again` and `split_bounds`; or processes have different texts.
     """
 
     def load(sha256: str | None = None) -> Corpus:
-        return load_corpus(data.corpus, data.valid_size, data.test_size, sha256)
+        source = open_again(data.corpus, recorded, sha256)
+        corpus = Corpus.of(source, data.valid_size, data.test_size)
+        note = encoding_note(corpus.data) if coordination.is_first() else ""
+        if note:
+            logging.warning("%s", note)
+        return corpus
 
     if coordination.is_single_process():
         return load()

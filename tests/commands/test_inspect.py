@@ -222,7 +222,11 @@ def test_binary_files_are_inspected(charlstm, planted, open_page, tmp_path):
     (tmp_path / "binary" / "b.elf").write_bytes(program)
     output = tmp_path / "page.html"
     done = charlstm(
-        "inspect", f"--corpus={tmp_path / 'binary'}", planted, f"--output={output}", "--window=9000"
+        "inspect",
+        f"--corpus={tmp_path / 'binary' / '*'}",
+        planted,
+        f"--output={output}",
+        "--window=9000",
     )
     assert done.returncode == 0, done.stderr
     page = open_page(output)
