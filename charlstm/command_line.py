@@ -1,4 +1,4 @@
-"""The command line: `charlstm COMMAND …`, the same as `python -m charlstm COMMAND …`."""
+"""The commands by their names, their flags, and how each way to end becomes an exit code."""
 
 import ast
 import difflib
@@ -17,18 +17,17 @@ from absl import app, flags, logging
 
 from charlstm import commands
 from charlstm.errors import Preempted, TrainingFailed, UserError
-from charlstm.runtime import huge_pages, preemption
+from charlstm.runtime import preemption
 from charlstm.runtime.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
 
-def run() -> None:
-    """Runs the command that the process's arguments name, and exits with its code."""
-    huge_pages.restart()
+def run(argv: Sequence[str]) -> int:
+    """Runs the command of a process's arguments; returns the exit code that it is to end with."""
     try:
-        code = main(sys.argv)
+        code = main(argv)
     except Exception:
         traceback.print_exc()
         code = EXIT_FAILED
@@ -37,22 +36,15 @@ def run() -> None:
     if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.runtime.coordination" in sys.modules:
         # One of several processes that fails must not wait for the others to end.
         sys.modules["charlstm.runtime.coordination"].leave(code)
-    sys.exit(code)
+    return code
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `argv[1]` with the arguments behind it; returns the exit code."""
     try:
-        if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
-            print(_overview())
-            return 0
-        module = _command(argv[1])
-        arguments = [f"{argv[0]} {argv[1]}", *argv[2:]]
-        if {"--help", "-h", "-help"} & set(arguments):
-            print(_help(module))
-            return 0
-        _set_up_logging()
-        app.run(module.main, argv=arguments, flags_parser=_flags_parser(module))
+        code = _run_command(argv)
+        sys.stdout.flush()  # raises if the output cannot be written
+        return code
     except (UserError, TrainingFailed) as error:
         print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
@@ -61,11 +53,25 @@ def main(argv: Sequence[str]) -> int:
             print(f"charlstm: {end}", file=sys.stderr)
         return end.code
     except KeyboardInterrupt:
-        print("charlstm: interrupted; a run goes on from its last checkpoint", file=sys.stderr)
+        advice = "; a run goes on from its last checkpoint" if argv[1:2] == ["train"] else ""
+        print(f"charlstm: interrupted{advice}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
         return 0
+
+
+def _run_command(argv: Sequence[str]) -> int:
+    if len(argv) < 2 or argv[1] in ("help", "--help", "-h"):
+        print(_overview())
+        return 0
+    module = _command(argv[1])
+    arguments = [f"{argv[0]} {argv[1]}", *argv[2:]]
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(_help(module))
+        return 0
+    _set_up_logging()
+    try:
+        app.run(module.main, argv=arguments, flags_parser=_flags_parser(module))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -130,7 +136,7 @@ def _command(name: str) -> ModuleType:
 def _overview() -> str:
     lines = ["usage: charlstm COMMAND [FLAGS]", ""]
     for name in _names():
-        source = (Path(commands.__path__[0]) / f"{name}.py").read_text()
+        source = (Path(commands.__path__[0]) / f"{name}.py").read_text("utf-8")
         docstring = ast.get_docstring(ast.parse(source)) or ""
         lines.append(f"  {name:<10} {docstring.partition(chr(10))[0]}")
     return "\n".join([*lines, "", "`charlstm COMMAND --help` describes one."])
@@ -145,7 +151,3 @@ def _help(module: ModuleType) -> str:
     if hasattr(module, "extra_help"):
         own.append(f"\n{module.extra_help()}")
     return "\n".join([(module.__doc__ or "").strip(), *own])
-
-
-if __name__ == "__main__":
-    run()

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charlstm.checkpoint.reading import read_model, resolve
+from charlstm.checkpoint.reading import read_best
 from charlstm.errors import UserError
 from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.stack import Carry
 from charlstm.runtime import distributed
-from charlstm.sampling import decode
-from charlstm.sampling.decode import Decoder, Loaded, Settings
+from charlstm.sampling import decode, prompts
+from charlstm.sampling.decode import WHOLE, Decoder, Loaded, Settings, require
 
 Text = bytes | str  # a str is encoded as UTF-8
 State = decode.Prefix
@@ -42,7 +42,7 @@ class Model(LanguageModel):
           UserError: there is no such checkpoint, or it is damaged.
         """
         mesh = distributed.single_device_mesh()
-        return read_model(cls, resolve(path), distributed.replicated(mesh))[0]
+        return read_best(cls, path, distributed.replicated(mesh))[1]
 
     def logits(self, data: Text) -> np.ndarray:
         """Returns the logits of the next symbol after each byte of a text.
@@ -72,8 +72,9 @@ class Model(LanguageModel):
     def bits_per_byte(self, data: Text) -> float:
         """Returns the mean of -log2 of the probability of each byte of a text.
 
-        It is what `charlstm evaluate --corpus` prints: the text begins as if after a line break,
-        and the state is carried on, or reset, as in training.
+        It is what `charlstm evaluate --corpus` prints: the text begins as if after a line break
+        (or the first byte of an alphabet without one), and the state is carried on, or reset, as in
+        training.
 
         Args:
           data: N bytes, N ≥ 1.
@@ -86,17 +87,20 @@ class Model(LanguageModel):
         with self._on_one_device() as (model, mesh):
             return Evaluator(model, array, 0, len(array), mesh)(model).bits_per_byte
 
-    def read(self, data: Text, after: State | None = None) -> State:
+    def read(self, data: Text, after: State | None = None, *, unknown: str = "error") -> State:
         """Returns the state after a text: a prompt that need not be read again.
 
         Args:
           data: N bytes, N ≥ 1.
           after: the state to go on from; None for a state of zeros.
+          unknown: what becomes of each byte that the model does not know: `error` raises, `skip`
+            leaves it out, and any other text takes its place.
 
         Raises:
           UserError: the text is empty, or has a byte that the model does not know.
         """
-        symbols = self._encode(data)
+        require("unknown", unknown, (str,), lambda _: True, "error, skip or a text")
+        symbols = prompts.encode(self.alphabet, _as_bytes(data), unknown)
         with self._on_one_device():
             copied = None if after is None else _copy(after)
             return Decoder(1, Settings()).read(self._loaded, symbols, copied)
@@ -110,6 +114,7 @@ class Model(LanguageModel):
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
+        unknown: str = "error",
     ) -> Iterator[bytes]:
         """Yields what follows a prompt, piece by piece, as it is made.
 
@@ -120,18 +125,21 @@ class Model(LanguageModel):
           top_k: draws among the k likeliest bytes only; 0 for all.
           top_p: draws among the likeliest bytes of this total probability only.
           seed: the same seed gives the same text, the one that `charlstm sample` gives.
+          unknown: see `read`.
 
         Raises:
           UserError: the prompt is empty or has a byte that the model does not know, or a setting
-            is out of range.
+            is of the wrong type or out of range.
         """
-        if temperature < 0 or top_k < 0 or not 0 < top_p <= 1 or num_bytes < 0:
-            raise UserError(
-                f"temperature={temperature} and top_k={top_k} must be 0 or more, top_p={top_p} "
-                f"above 0 and at most 1, num_bytes={num_bytes} 0 or more"
-            )
-        state = self.read(prompt) if isinstance(prompt, bytes | str) else _copy(prompt)
-        return self._draw(state, num_bytes, Settings(temperature, top_k, top_p), seed)
+        settings = Settings(temperature, top_k, top_p)
+        require("num_bytes", num_bytes, WHOLE, lambda v: v >= 0, "a whole number of 0 or more")
+        require("seed", seed, WHOLE, lambda v: 0 <= v < 2**32, f"a whole number below {2**32}")
+        state = (
+            _copy(prompt)
+            if isinstance(prompt, decode.Prefix)
+            else self.read(prompt, unknown=unknown)
+        )
+        return self._draw(state, num_bytes, settings, seed)
 
     def generate(self, prompt: Text | State, num_bytes: int, **settings: Any) -> bytes:
         """Returns the bytes that follow a prompt; the arguments are those of `stream`."""
@@ -148,10 +156,7 @@ class Model(LanguageModel):
             yield self.alphabet.decode(piece[0])
 
     def _encode(self, data: Text) -> np.ndarray:
-        found = _as_bytes(data)
-        if not found:
-            raise UserError("the text is empty: give at least one byte, such as a line break")
-        return self.alphabet.encode(found)
+        return self.alphabet.encode(_as_bytes(data))
 
     @functools.cached_property
     def _placed(self) -> tuple[LanguageModel, jax.sharding.Mesh]:
@@ -181,7 +186,13 @@ load = Model.load
 
 
 def _as_bytes(data: Text) -> bytes:
-    return data.encode() if isinstance(data, str) else bytes(data)
+    try:
+        found = data.encode() if isinstance(data, str) else bytes(memoryview(data))
+    except TypeError as error:
+        raise UserError(f"a text is bytes or a str, not {type(data).__name__}") from error
+    if not found:
+        raise UserError("the text is empty: give at least one byte, such as a line break")
+    return found
 
 
 def _copy(state: State) -> State:

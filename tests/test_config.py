@@ -1,6 +1,7 @@
 """Configurations: what is wrong is refused with a line that helps."""
 
 import json
+import sys
 
 import pytest
 
@@ -43,6 +44,10 @@ def test_text_is_read_as_the_type_of_the_field(address, text, value):
         ("model.hidden_size", "0", "must be 1 or more"),
         ("optimizer.learning_rate", "fast", "must be a number"),
         ("optimizer.learning_rate", "nan", "must be finite"),
+        ("optimizer.learning_rate", "-inf", "must be finite"),
+        ("optimizer.learning_rate", "1e999", "must be finite"),
+        ("training.num_updates", "nan", "must be a whole number"),
+        ("training.num_updates", "1e999", "must be a whole number"),
         ("optimizer.name", "adamm", r"did you mean adam or adamw\?"),
         ("model.dropout", "1", "below 1"),
         ("data.valid_size", "1.5", "whole number of bytes"),
@@ -60,6 +65,15 @@ def test_python_values_of_the_wrong_type_are_refused():
         ModelConfig(hidden_size=1.5)
     with pytest.raises(UserError, match=r"model.num_layers=True must be of type int"):
         ModelConfig(num_layers=True)
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan")], ids=["int", "inf", "nan"])
+def test_every_number_of_a_configuration_is_finite(value):
+    numbers = [address for address, kind in field_types().items() if kind is float]
+    assert len(numbers) > 10
+    for address in numbers:
+        with pytest.raises(UserError, match=f"{address}=(inf|nan) must be finite"):
+            Config().replace({address: value})
 
 
 def test_dropout_needs_two_layers():
@@ -155,16 +169,76 @@ def test_a_file_of_the_users_own(tmp_path):
     [
         ("a.py", "x = 1", "must define get_config"),
         ("a.py", "def get_config(): return 3", "must return"),
-        ("a.py", "import nothing_of_the_kind", "ModuleNotFoundError"),
+        ("a.py", "\nimport nothing_of_the_kind", "line 2 of a.py: ModuleNotFoundError: No module"),
+        ("a.py", "x = 1\ny = = 2", "line 2 of a.py: SyntaxError"),
+        (
+            "a.py",
+            "def get_config():\n    raise ValueError('a\\nb')",
+            "line 2 of a.py: ValueError: a b$",
+        ),
+        ("a.py", "import sys\nsys.exit('a reason')", "line 2 of a.py: SystemExit: a reason"),
+        ("a.py", "raise SystemExit", "line 1 of a.py: SystemExit"),
+        (
+            "a.py",
+            "import charlstm\ncharlstm.Config().replace({'model.hidden_size': 0})",
+            "line 2 of a.py: model.hidden_size=0 must be 1 or more",
+        ),
         ("a.json", "{", "is not JSON"),
+        ("a.json", "[" * 100_000, "is not JSON"),
         ("a.json", "[]", "JSON object"),
         ("a.json", '{"model": {"layers": 3}}', "did you mean"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, name, content, says):
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=says) as caught:
         load_config(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "a.json").symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match="cannot read configuration file"):
+        load_config(str(tmp_path / "a.json"))
+
+
+ASKS_A_MODULE = """
+import my_sizes
+from charlstm import Config
+
+def get_config():
+    import my_rates
+    return Config().replace({"model.hidden_size": my_sizes.SIZE, "model.dropout": my_rates.RATE})
+"""
+
+
+def test_a_configuration_may_import_modules_beside_it(tmp_path):
+    """Its own ones: another folder's may have the same names."""
+    before = list(sys.path)
+    for size in 8, 24:
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "mine.py").write_text(ASKS_A_MODULE)
+        (folder / "my_sizes.py").write_text(f"SIZE = {size}")
+        (folder / "my_rates.py").write_text("RATE = 0.5")
+        model = load_config(str(folder / "mine.py")).model
+        assert (model.hidden_size, model.dropout) == (size, 0.5)
+    assert sys.path == before and not {"my_sizes", "my_rates"} & set(sys.modules)
+
+
+def test_an_error_in_a_module_beside_a_configuration_is_found_there(tmp_path):
+    (tmp_path / "mine.py").write_text("import my_sizes")
+    (tmp_path / "my_sizes.py").write_text("\n\nSIZE = 1 / 0")
+    before = list(sys.path)
+    with pytest.raises(UserError, match=r"line 3 of my_sizes\.py: ZeroDivisionError"):
+        load_config(str(tmp_path / "mine.py"))
+    assert sys.path == before
+
+
+def test_a_configuration_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.json").write_text('{"model": {"hidden_size": 98}}')
+    assert load_config("~/mine.json").model.hidden_size == 98
 
 
 def test_missing_files_and_names_are_refused(tmp_path):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
+from charlstm.commands._flags import define_path, expanded
 from charlstm.errors import UserError
 
-CHECKPOINT = flags.DEFINE_string(
+CHECKPOINT = define_path(
     "checkpoint", None, "Run folder (its best checkpoint is used) or folder of one checkpoint."
 )
 
@@ -34,8 +33,8 @@ def checkpoint_of(argv: Sequence[str]) -> str:
     match argv[1:]:
         case []:
             return require_checkpoint()
-        case [path] if CHECKPOINT.value in (None, path):
-            return path
+        case [path] if CHECKPOINT.value in (None, expanded(path)):
+            return expanded(path)
         case [path]:
             raise UserError(f"{path} and --checkpoint={CHECKPOINT.value} differ: give one of them")
         case _:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from charlstm.commands import _flags
 from charlstm.data.corpora import open_corpus
 from charlstm.data.corpus import Alphabet, Corpus, split_bounds
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels, order_name
@@ -21,10 +22,10 @@ from charlstm.data.registry import CORPORA
 from charlstm.errors import UserError
 
 _JSON = flags.DEFINE_boolean("json", False, "Print JSON.")
-_VALID_SIZE = flags.DEFINE_float(
+_VALID_SIZE = _flags.define_number(
     "valid_size", 0.05, "Held out for validation: a share of the text (below 1) or bytes."
 )
-_TEST_SIZE = flags.DEFINE_float(
+_TEST_SIZE = _flags.define_number(
     "test_size", 0.05, "Held out for the test: a share of the text (below 1) or bytes."
 )
 
@@ -56,7 +57,7 @@ def _list() -> None:
         for corpus in CORPORA.values()
     ]
     if _JSON.value:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps(rows))
         return
     table = [("name", "bytes", "cached", "text", "license")]
     for row in rows:
@@ -91,7 +92,7 @@ def _describe(spec: str) -> None:
             {"name": order_name(level.order), "nats": level.nats, **dataclasses.asdict(level)}
             for level in levels
         ]
-        print(json.dumps(facts, ensure_ascii=False))
+        print(json.dumps(facts))
         return
     kind = "UTF-8 text" if facts["is_utf8"] else "not UTF-8 text"
     sizes = {name: f"{stop - start:,}" for name, (start, stop) in bounds._asdict().items()}

@@ -13,10 +13,13 @@ from typing import Any
 
 from absl import flags, logging
 
-from charlstm.commands import _shared
-from charlstm.data.corpus import Corpus, load_corpus, split_bounds
+from charlstm.commands import _flags, _shared
+from charlstm.data.corpora import open_corpus
+from charlstm.data.corpus import Corpus
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels, order_name
+from charlstm.data.recorded import open_recorded
 from charlstm.errors import UserError
+from charlstm.runtime.names import printable
 
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Text to evaluate; if not given, the one that the model was trained on."
@@ -47,13 +50,13 @@ _DYNAMIC_RULE = flags.DEFINE_enum(
     "How it learns (Krause et al. 2018).",
 )
 _DYNAMIC_SEGMENT = flags.DEFINE_integer("dynamic_segment", None, "Bytes between gradient steps.")
-_DYNAMIC_LEARNING_RATE = flags.DEFINE_float(
+_DYNAMIC_LEARNING_RATE = _flags.define_number(
     "dynamic_learning_rate", None, "Step size; 1e-3 for rms and 0.1 for sgd by default."
 )
-_DYNAMIC_DECAY = flags.DEFINE_float(
+_DYNAMIC_DECAY = _flags.define_number(
     "dynamic_decay", None, "Pull towards the trained weights, at each step; 1e-3 by default."
 )
-_DYNAMIC_EPSILON = flags.DEFINE_float(
+_DYNAMIC_EPSILON = _flags.define_number(
     "dynamic_epsilon", None, "rms: what is added to its gradient sizes, as a share of their mean."
 )
 
@@ -135,19 +138,21 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--warm_up={_WARM_UP.value} must be 0 or more")
     import jax
 
-    from charlstm.checkpoint.reading import read_model, resolve
+    from charlstm.checkpoint.reading import read_best
     from charlstm.evaluation import temperature
     from charlstm.evaluation.evaluator import Evaluation, Evaluator
     from charlstm.evaluation.rows import WARM_UP
     from charlstm.model.language_model import LanguageModel
     from charlstm.runtime import distributed
     from charlstm.training.diagnosis.probing import make_probe, overfitted, unused
+    from charlstm.training.metrics_file import plain
 
     wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
     warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
-    folder = resolve(checkpoint_path)
     mesh = distributed.make_mesh(jax.device_count())
-    model, metadata = read_model(LanguageModel, folder, distributed.replicated(mesh))
+    folder, model, metadata = read_best(
+        LanguageModel, checkpoint_path, distributed.replicated(mesh)
+    )
     corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
     bounds = corpus.bounds_of(split)
@@ -180,20 +185,28 @@ def main(argv: Sequence[str]) -> None:
             lambda bounds, temperatures: learner(corpus.data, *bounds, temperatures, warm_up),
         )
     result = Result(folder, corpus.name, split, scores, levels, levels_of, diagnoses, rule)
-    print(json.dumps(result.to_json()) if _JSON.value else "\n".join(result.lines()))
+    lines = "\n".join(result.lines())
+    print(json.dumps(plain(result.to_json())) if _JSON.value else printable(lines))
 
 
 def _corpus(metadata: Any) -> tuple[Corpus, bool]:
     """Returns the text to evaluate, and True if it is the one that the model was trained on."""
+    data, recorded = metadata.config.data, metadata.corpus
+    if _CORPUS.value is None:
+        return _own_corpus(metadata), True
+    source = open_corpus(_CORPUS.value)
+    if source.sha256 == recorded["sha256"]:  # the very splits that the model was trained with
+        return Corpus.of(source, data.valid_size, data.test_size), True
+    if source.path and source.path == recorded.get("source"):
+        logging.warning("%s has changed since the model was trained on it", source.name)
+    return Corpus.of(source, _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT), False
+
+
+def _own_corpus(metadata: Any) -> Corpus:
+    """Returns the text that the model was trained on."""
     data = metadata.config.data
-    corpus = load_corpus(_CORPUS.value or data.corpus, _OTHER_TEXT_SPLIT, _OTHER_TEXT_SPLIT)
-    is_own = corpus.sha256 == metadata.corpus["sha256"]
-    if is_own:  # the very splits that the model was trained with
-        bounds = split_bounds(len(corpus.data), data.valid_size, data.test_size)
-        corpus = dataclasses.replace(corpus, bounds=bounds)
-    elif _CORPUS.value is None:
-        logging.warning("the text has changed since the model was trained on it")
-    return corpus, is_own
+    source = open_recorded(data.corpus, metadata.corpus)
+    return Corpus.of(source, data.valid_size, data.test_size)
 
 
 def _rule() -> Any:
@@ -223,14 +236,14 @@ def _learner(rule: Any, model: Any, metadata: Any, own: Corpus | None) -> Any:
 
     from charlstm.evaluation.dynamic import DynamicEvaluator
 
-    data = metadata.config.data
     if own is None and rule.kind == "rms":
-        own = load_corpus(data.corpus, data.valid_size, data.test_size)
-        if own.sha256 != metadata.corpus["sha256"]:
+        try:
+            own = _own_corpus(metadata)
+        except UserError as error:
             raise UserError(
-                "--dynamic_rule=rms needs the text that the model was trained on, and "
-                f"{data.corpus} has changed: bring it back, or use --dynamic_rule=sgd"
-            )
+                f"--dynamic_rule=rms needs {metadata.corpus['name']}, the text that the model was "
+                "trained on, and it is not found: bring it back, or use --dynamic_rule=sgd"
+            ) from error
     training = None if own is None else own.split("train")
     one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return DynamicEvaluator(model.put(one_device), rule, training)

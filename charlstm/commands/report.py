@@ -13,10 +13,10 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from charlstm.commands import _shared
+from charlstm.commands import _flags, _shared
 from charlstm.errors import UserError
 
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = _flags.define_path(
     "output", None, "The page to write; RUN/report.html if not given, of several runs report.html."
 )
 _WATCH = flags.DEFINE_boolean("watch", False, "Write it again as the run goes on, to its end.")
@@ -25,7 +25,7 @@ _EVERY = flags.DEFINE_integer("every", 10, "Seconds between two looks at the run
 
 def main(argv: Sequence[str]) -> None:
     """Reports as the arguments say."""
-    runs = list(argv[1:])
+    runs = [_flags.expanded(path) for path in argv[1:]]
     if not runs:
         raise UserError("no run is named: charlstm report RUN, such as runs/quickstart")
     default = Path(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")

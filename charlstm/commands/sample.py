@@ -14,19 +14,30 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from charlstm.commands import _shared
+from charlstm.commands import _flags, _shared
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.sampling.text import decode_stream
 
-_PROMPT = flags.DEFINE_string("prompt", "\n", "Text to go on from.")
-_PROMPT_FILE = flags.DEFINE_string("prompt_file", None, "File whose bytes are the prompt.")
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest byte each time.", 0.0)
+_PROMPT = flags.DEFINE_string(
+    "prompt", None, "Text to go on from; if not given, a line break, or the alphabet's first byte."
+)
+_PROMPT_FILE = _flags.define_path("prompt_file", None, "File whose bytes are the prompt.")
+_UNKNOWN = flags.DEFINE_string(
+    "unknown",
+    "error",
+    "Bytes of the prompt that the model does not know: error, skip, or a text in place of each.",
+)
+_TEMPERATURE = _flags.define_number(
+    "temperature", 0.8, "0 takes the likeliest byte each time.", 0.0
+)
 _NUM_BYTES = flags.DEFINE_integer("num_bytes", 1000, "How many bytes to make.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "How many texts, side by side.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "The same seed, the same text.", 0, 2**32 - 1)
 _TOP_K = flags.DEFINE_integer("top_k", 0, "Draw among the k likeliest bytes; 0 for all.", 0)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "Draw among the likeliest bytes of this total.", 0.0, 1.0)
+_TOP_P = _flags.define_number(
+    "top_p", 1.0, "Draw among the likeliest bytes of this total.", 0.0, 1.0
+)
 _FORCE = flags.DEFINE_multi_string(
     "force", [], "LAYER:CELL=VALUE clamps a cell's state to a value, counted from 0; repeatable."
 )
@@ -38,32 +49,32 @@ def main(argv: Sequence[str]) -> None:
     """Samples as the flags say."""
     _shared.no_more_arguments(argv)
     checkpoint_path = _shared.require_checkpoint()
-    prompt = _prompt_bytes()
+    given = _given_prompt()
     if _TOP_P.value == 0:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")
     import jax
 
-    from charlstm.checkpoint.reading import read_model, resolve
+    from charlstm.checkpoint.reading import read_best
     from charlstm.model.language_model import LanguageModel
     from charlstm.runtime import distributed, xla
-    from charlstm.sampling import clamping, decode
+    from charlstm.sampling import clamping, decode, prompts
 
     xla.keep_compiled_programs()
-    folder = resolve(checkpoint_path)
     mesh = distributed.make_sampling_mesh(_NUM_SAMPLES.value)
     with jax.set_mesh(mesh):
-        model, _ = read_model(LanguageModel, folder, distributed.replicated(mesh))
+        folder, model, _ = read_best(LanguageModel, checkpoint_path, distributed.replicated(mesh))
         clamps = clamping.parse(_FORCE.value, *model.shape)
-        symbols = model.alphabet.encode(prompt)
+        prompt = prompts.default(model.alphabet) if given is None else given
+        symbols = prompts.encode(model.alphabet, prompt, _UNKNOWN.value)
         settings = decode.Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
         logging.info("checkpoint: %s", folder)
         decoder = decode.Decoder(_NUM_SAMPLES.value, settings, distributed.DATA_AXIS)
         pieces = decoder(decode.load(model), symbols, _NUM_BYTES.value, _SEED.value)
-        _show(model.alphabet, prompt if _ECHO.value else b"", pieces)
+        _show(model.alphabet, model.alphabet.decode(symbols) if _ECHO.value else b"", pieces)
 
 
 def _show(alphabet: Alphabet, prompt: bytes, pieces: Iterator[np.ndarray]) -> None:
-    """Writes one text as it comes, or several one after the other.
+    """Writes one text as it comes, or several one after the other: what there is when it ends.
 
     Args:
       alphabet: of the model.
@@ -74,16 +85,21 @@ def _show(alphabet: Alphabet, prompt: bytes, pieces: Iterator[np.ndarray]) -> No
         _write(itertools.chain([prompt], (alphabet.decode(piece[0]) for piece in pieces)))
         return
     rows: list[list[bytes]] = [[] for _ in range(_NUM_SAMPLES.value)]
-    for piece in pieces:
-        for row, drawn in zip(rows, piece, strict=True):
-            row.append(alphabet.decode(drawn))
-    for number, row in enumerate(rows):
-        logging.info("sample %d:", number)
-        _write(iter([prompt, *row]))
+    try:
+        for piece in pieces:
+            for row, drawn in zip(rows, piece, strict=True):
+                row.append(alphabet.decode(drawn))
+    finally:  # Ctrl-C keeps what was made
+        for number, row in enumerate(rows):
+            logging.info("sample %d:", number)
+            _write(iter([prompt, *row]))
 
 
-def _prompt_bytes() -> bytes:
+def _given_prompt() -> bytes | None:
+    """Returns the bytes that the flags give; None if they give none."""
     if _PROMPT_FILE.value is None:
+        if _PROMPT.value is None:
+            return None
         prompt = os.fsencode(_PROMPT.value)  # the very bytes of the command line
     else:
         try:

@@ -14,19 +14,21 @@ from typing import Any
 
 from absl import flags, logging
 
-from charlstm.commands import _shared
+from charlstm.commands import _flags, _shared
 from charlstm.config import Config, load_config, reference
 from charlstm.errors import UserError
 from charlstm.runtime.preemption import SignalHandler, connect_processes
 
-_CONFIG = flags.DEFINE_string(
-    "config", "quickstart", "Name of a configuration, or path of a .py or .json file."
+_CONFIG = _flags.define_path(
+    "config",
+    "quickstart",
+    "Name of a configuration, or path of a .json file or of a .py file, which is code that runs.",
 )
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Registered name, file, folder, glob or - for standard input (data.corpus)."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; runs/CONFIG if not given.")
-_INIT_FROM = flags.DEFINE_string(
+_WORKDIR = _flags.define_path("workdir", None, "Run folder; runs/CONFIG if not given.")
+_INIT_FROM = _flags.define_path(
     "init_from", None, "Run or checkpoint whose weights a new run starts from."
 )
 _STOP_AFTER = flags.DEFINE_integer(

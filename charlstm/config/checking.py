@@ -37,6 +37,11 @@ def at_least(least: int, name: str = "") -> Bound:
     return Bound(lambda value: value >= least, f"{named} or more")
 
 
+def at_most(most: int) -> Bound:
+    """Returns the bound of numbers up to `most`: what a hostile file may not exceed."""
+    return Bound(lambda value: value <= most, f"{most} or less")
+
+
 def field(default: T, meaning: str, *bounds: Bound) -> T:
     """Declares a field of a section.
 
@@ -79,9 +84,13 @@ def _checked(address: str, value: Any, kind: Any) -> Any:
             hint = near(str(value), choices)
             raise UserError(f"{address}={value!r}{hint} must be one of {', '.join(choices)}")
     elif kind is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise UserError(f"{address}={value} must be finite")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # of an int
+            number = math.inf
+        if not math.isfinite(number):
+            raise UserError(f"{address}={number} must be finite")
+        return number
     elif type(value) is not kind:
         raise UserError(f"{address}={value!r} must be of type {kind.__name__}")
     return value

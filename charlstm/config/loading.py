@@ -1,9 +1,14 @@
 """Loads configurations by name or from files."""
 
+import contextlib
 import importlib
 import json
+import os
 import pkgutil
 import runpy
+import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from charlstm.config.checking import near
@@ -21,14 +26,15 @@ def named_configs() -> list[str]:
 def load_config(spec: str) -> Config:
     """Loads the configuration that `--config` gives: a name, or the path of a .py or .json file.
 
-    A Python file defines `get_config() -> Config`; a JSON file is a run's `config.json`.
+    A Python file is run. It defines `get_config() -> Config`, and may import modules beside it. A
+    JSON file is a run's `config.json`.
 
     Raises:
       UserError: there is no such name or file, or the file does not define a configuration.
     """
     if spec in named_configs():
         return importlib.import_module(f"charlstm.configs.{spec}").get_config()
-    path = Path(spec)
+    path = Path(os.path.expanduser(spec))
     if path.suffix not in (".py", ".json"):
         raise UserError(
             f"no configuration is named {spec!r}{near(spec, named_configs())}; the names are "
@@ -36,20 +42,60 @@ def load_config(spec: str) -> Config:
         )
     if not path.is_file():
         raise UserError(f"configuration file {spec!r} does not exist")
-    if path.suffix == ".json":
-        try:
-            return Config.from_json(json.loads(path.read_bytes()))
-        except ValueError as error:
-            raise UserError(f"configuration file {spec!r} is not JSON: {error}") from error
+    return (_from_json if path.suffix == ".json" else _from_python)(path)
+
+
+def _from_json(path: Path) -> Config:
     try:
-        config = runpy.run_path(spec)["get_config"]()
-    except UserError:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        reason = f"{type(error).__name__}: {error}"
+        return Config.from_json(json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"configuration file '{path}' is not JSON: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read configuration file '{path}': {error.strerror}") from error
+
+
+def _from_python(path: Path) -> Config:
+    try:
+        with _importing_from(path.parent.absolute()):
+            get_config = runpy.run_path(str(path)).get("get_config")
+            config = get_config and get_config()
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
+        is_ours = isinstance(error, UserError)
+        reason = str(error) if is_ours else traceback.format_exception_only(error)[-1]
         raise UserError(
-            f"configuration file {spec!r} failed ({reason}); it must define get_config()"
+            f"configuration file '{path}' failed{_place(error, path)}: {' '.join(reason.split())}"
         ) from error
+    if get_config is None:
+        raise UserError(f"configuration file '{path}' must define get_config()")
     if not isinstance(config, Config):
-        raise UserError(f"get_config() in {spec!r} must return a charlstm.config.Config")
+        raise UserError(f"get_config() in '{path}' must return a charlstm.config.Config")
     return config
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Lets code import the modules in a folder; forgets them: another folder may have the same."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # it is gone already
+            sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if Path(getattr(sys.modules[name], "__file__", None) or "").parent == folder:
+                del sys.modules[name]
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """Returns in words where the file, or one beside it, raised an error."""
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    folder = path.absolute().parent
+    words = ""
+    for name, line in places:
+        file = Path(name).absolute()
+        if file.parent == folder and file.is_file():
+            words = f" at line {line} of {file.name}"
+    return words

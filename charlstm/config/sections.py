@@ -8,7 +8,7 @@ fields by address, `section.field`.
 import dataclasses
 from typing import Literal
 
-from charlstm.config.checking import ABOVE_0, FRACTION, Bound, Section, at_least, field
+from charlstm.config.checking import ABOVE_0, FRACTION, Bound, Section, at_least, at_most, field
 
 SPLIT_SIZE = Bound(
     lambda v: 0 <= v < 1 or (float(v).is_integer() and v >= 1),
@@ -21,8 +21,8 @@ QUALITY = Bound(lambda v: v > 0, "above 0: quality is measured on it")
 class ModelConfig(Section):
     """Defines the network: its size, its structure and its dropout."""
 
-    num_layers: int = field(2, "Number of LSTM layers.", at_least(1))
-    hidden_size: int = field(256, "Number of cells in each layer, H.", at_least(1))
+    num_layers: int = field(2, "Number of LSTM layers.", at_least(1), at_most(64))
+    hidden_size: int = field(256, "Number of cells in each layer, H.", at_least(1), at_most(2**20))
     parameter_budget: float = field(
         0.0,
         "Above 0, chooses model.hidden_size: the largest multiple of 8 and of mesh.model that "
@@ -35,6 +35,7 @@ class ModelConfig(Section):
         "Size of the vectors that represent symbols in the input. 0 uses no embedding: symbols are "
         "one-hot vectors, and the first layer has a row of weights for each symbol.",
         at_least(0, "one-hot"),
+        at_most(2**20),
     )
     layer_norm: bool = field(
         False,
@@ -139,12 +140,14 @@ class DataConfig(Section):
         64,
         "Number of streams, places in the text that are read in parallel: the batch size, B.",
         at_least(1),
+        at_most(2**24),
     )
     window_length: int = field(
         64,
         "Number of bytes of each stream that one update reads, T. Gradients reach back over at "
         "most this many time steps.",
         at_least(1),
+        at_most(2**24),
     )
     carry_state: bool = field(
         True,

@@ -23,7 +23,7 @@ def parse(text: str) -> float | None:
     """Reads a temperature as users write it; returns None for `fit`.
 
     Raises:
-      UserError: it is neither `fit` nor a number above 0.
+      UserError: it is neither `fit` nor a number that float32 divides logits by.
     """
     if text == FIT:
         return None
@@ -31,8 +31,8 @@ def parse(text: str) -> float | None:
         temperature = float(text)
     except ValueError:
         temperature = math.nan
-    if not 0 < temperature < math.inf:
-        raise UserError(f"--temperature={text} must be a number above 0, or fit")
+    if not 1e-6 <= temperature <= 1e6:
+        raise UserError(f"--temperature={text} must be a number from 1e-6 to 1e6, or fit")
     return temperature
 
 

@@ -5,7 +5,8 @@ notices them through a pipe that Python's signal handler writes to, even while t
 compiles or waits for a device. Before the first update there is nothing to save, and the process
 ends at once. From then on the training loop asks the `SignalHandler` between dispatches.
 
-The handler is made before JAX is loaded, so that a signal is noticed from then on.
+A command that trains holds signals back as the first thing that it does, and they stay held back
+when the process starts itself again. The handler is made before JAX is loaded, and takes what came.
 """
 
 import contextlib
@@ -27,6 +28,11 @@ _SIGNALS = {
     signal.SIGINT: EXIT_INTERRUPTED,
 }
 _POLL_SECONDS = 0.25
+
+
+def hold_back() -> None:
+    """Keeps signals waiting until there is a `SignalHandler`, also across `os.exec`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 class SignalHandler:
@@ -53,6 +59,7 @@ class SignalHandler:
             signal.signal(number, self._handle)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def __call__(self) -> int | None:
         """Returns the exit code that a signal asked for; None if there was none."""

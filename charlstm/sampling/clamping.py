@@ -8,6 +8,7 @@ from typing import NamedTuple
 from charlstm.errors import UserError
 from charlstm.model.decode_step import DecodeState
 
+_LIMIT = 2.0**127  # float32 has little more
 _FORM = re.compile(r"(\d+):(\d+)=(.+)")
 
 
@@ -32,7 +33,7 @@ def parse(specs: Sequence[str], num_layers: int, hidden_size: int) -> tuple[Clam
             value = float(match[3]) if match else math.nan
         except ValueError:
             value = math.nan
-        if match is None or not math.isfinite(value):
+        if match is None or not abs(value) <= _LIMIT:
             raise UserError(f"--force={spec} must be LAYER:CELL=VALUE, such as --force=0:17=2.5")
         layer, cell = int(match[1]), int(match[2])
         if layer >= num_layers or cell >= hidden_size:

@@ -5,26 +5,43 @@ A symbol costs one step of the network on weights that were laid out once, see `
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from charlstm.errors import UserError
 from charlstm.model.decode_step import DecodeState, DecodeWeights
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.recurrence import Scan
 from charlstm.model.stack import Carry
 from charlstm.runtime.shardings import dimension, specify
 from charlstm.sampling.clamping import Clamp, clamp
-from charlstm.sampling.filters import filter_logits
+from charlstm.sampling.filters import divide, filter_logits
 
 # Symbols in one call of the decode loop: few at first, so that text shows at once.
 FIRST_CHUNK, LARGEST_CHUNK = 4, 128
 # Prompt bytes in one call of the prefill; a prompt is cut into chunks of these lengths, so that
 # prompts of every length share a few compiled programs.
 PREFILL_CHUNKS = (256, 64, 16, 4, 1)
+
+WHOLE = (int, np.integer)
+NUMBER = (*WHOLE, float, np.floating)
+
+
+def require(
+    name: str,
+    value: Any,
+    kind: tuple[type, ...],
+    is_allowed: Callable[[Any], bool],
+    must_be: str,
+) -> None:
+    """Raises `UserError` unless a value is of a kind, such as `NUMBER`, and allowed."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not is_allowed(value):
+        raise UserError(f"{name}={value!r} must be {must_be}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +58,19 @@ class Settings:
     top_k: int = 0
     top_p: float = 1.0
     clamps: tuple[Clamp, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+          UserError: one is of the wrong type, or out of range.
+        """
+        for name, kind, is_allowed, must_be in (
+            ("temperature", NUMBER, lambda v: 0 <= v < math.inf, "a finite number of 0 or more"),
+            ("top_k", WHOLE, lambda v: v >= 0, "a whole number of 0 or more"),
+            ("top_p", NUMBER, lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
+        ):
+            require(name, getattr(self, name), kind, is_allowed, must_be)
 
 
 class Loaded(NamedTuple):
@@ -242,9 +272,10 @@ def draw(logits: jax.Array, chances: jax.Array, settings: Settings) -> jax.Array
     """
     if settings.temperature == 0:
         return jnp.argmax(logits, axis=0).astype(jnp.uint8)
-    logits = logits / settings.temperature
-    if settings.top_k or settings.top_p < 1:
-        logits = filter_logits(logits.T, settings.top_k, settings.top_p).T
+    temperature, top_k, top_p = settings.temperature, settings.top_k, settings.top_p
+    if top_k or top_p < 1:
+        logits = filter_logits(logits.T, top_k, top_p, temperature).T
+    logits = divide(logits, temperature, axis=0)
     weights = jnp.exp(logits - jnp.max(logits, axis=0))
     # A symbol without weight is never drawn, however the sums are rounded.
     ends = jnp.where(weights > 0, jnp.cumsum(weights, axis=0), 0)

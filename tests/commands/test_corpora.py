@@ -73,6 +73,7 @@ def test_description_without_validation_split_says_why_it_has_no_levels(corpora)
         (["describe"], "`charlstm corpora describe CORPUS`"),
         (["remove", "shakespeare"], "`charlstm corpora describe CORPUS`"),
         (["describe", "-", "--valid_size=2000"], "data.valid_size"),
+        (["describe", "-", "--valid_size=nan"], "--valid_size=nan: it must be finite"),
         (["--nonsense"], "nonsense"),
     ],
 )

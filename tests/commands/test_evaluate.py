@@ -51,7 +51,7 @@ def test_the_table_shows_temperature_and_dynamic_evaluation(evaluate):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--temperature=0", "--temperature=0 must be a number above 0, or fit"),
+        ("--temperature=0", "--temperature=0 must be a number from 1e-6 to 1e6, or fit"),
         ("--warm_up=-1", "--warm_up=-1 must be 0 or more"),
         ("--dynamic_segment=0", "--dynamic_segment=0 must be 1 or more"),
     ],

@@ -2,11 +2,18 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
+import jax
 import pytest
 from planted import make_run
 
 import charlstm as library
+from charlstm.checkpoint.metadata import Metadata
+from charlstm.checkpoint.writing import Checkpoints
+from charlstm.data.corpus import Alphabet
+from charlstm.model.parameters import init_params
 
 
 @pytest.fixture
@@ -51,13 +58,6 @@ def test_a_checkpoint_stands_alone(sample, trained, tmp_path):
     assert len(wanted) == 51 and sample(*flags, checkpoint=step).stdout == wanted
 
 
-def test_several_samples_differ(sample):
-    flags = "--num_bytes=30", "--num_samples=3", "--prompt=the ", "--temperature=1.5"
-    lines = sample(*flags, "--noecho").stdout
-    assert len(lines) == 3 * 31
-    assert len({lines[:30], lines[31:61], lines[62:92]}) == 3
-
-
 def test_prompt_file_and_raw(sample, tmp_path):
     (tmp_path / "prompt.txt").write_text("some words\n" * 40)
     prompt = f"--prompt_file={tmp_path / 'prompt.txt'}"
@@ -66,11 +66,13 @@ def test_prompt_file_and_raw(sample, tmp_path):
     assert sample(prompt, "--num_bytes=20", "--raw").stdout == "some words\n" * 40 + done.stdout
 
 
-@pytest.mark.parametrize("end", [("\n", ()), ("", ("--raw",))], ids=["text", "raw"])
-@pytest.mark.parametrize("num_samples", [1, 3])
-def test_the_prompt_stands_before_each_text(sample, num_samples, end):
+@pytest.mark.parametrize(
+    ("num_samples", "after", "raw"),
+    [(1, "\n", ()), (3, "\n", ()), (3, "", ("--raw",))],
+    ids=["text", "texts", "raw"],
+)
+def test_the_prompt_stands_before_each_text_and_all_texts_differ(sample, num_samples, after, raw):
     """A line break follows each text, unless its bytes are wanted as they are."""
-    after, raw = end
     flags = "--num_bytes=30", f"--num_samples={num_samples}", "--prompt=the ", "--seed=5", *raw
     echoed, alone = sample(*flags), sample(*flags, "--noecho")
     assert echoed.returncode == alone.returncode == 0, echoed.stderr + alone.stderr
@@ -98,6 +100,75 @@ def test_a_character_may_begin_in_the_prompt_and_end_in_what_follows(
     assert shown.startswith("caf") and (shown[3] == "\ufffd") == (not is_completed)
 
 
+@pytest.fixture(scope="module")
+def without_line_break(tmp_path_factory):
+    """A run folder whose model knows nine letters and the space alone."""
+    folder = tmp_path_factory.mktemp("flat") / "run"
+    config = library.Config().replace({"model.num_layers": 1, "model.hidden_size": 8})
+    alphabet = Alphabet("corpus", b" abcdefghi")
+    corpus = {"name": "nothing", "sha256": "0" * 64, "num_bytes": 1}
+    metadata = Metadata(config, alphabet, corpus, {"seconds": 0.0, "skipped": 0}, {}, {})
+    checkpoints = Checkpoints(folder, keep_last=1, keep_every=0)
+    params = init_params(jax.random.key(0), config.model, alphabet.size)
+    checkpoints.save(7, {"params": params}, metadata)
+    checkpoints.close()
+    return folder
+
+
+def test_without_a_prompt_a_model_begins_with_a_byte_that_it_knows(sample, without_line_break):
+    done = sample("--num_bytes=20", "--raw", checkpoint=without_line_break)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout[0] == " " and set(done.stdout) <= set(" abcdefghi")
+    given = sample("--num_bytes=20", "--raw", "--prompt= ", checkpoint=without_line_break)
+    assert len(done.stdout) == 21 and given.stdout == done.stdout
+
+
+def test_the_prompt_is_written_as_it_was_read(sample):
+    """Unknown bytes left out or replaced; a line says how many."""
+    flags = "--num_bytes=20", "--raw", "--prompt=some words, ROMEO"
+    wanted = sample(*flags[:2], "--prompt=some wordsx xxxxx").stdout
+    done = sample(*flags, "--unknown=x")
+    assert done.stdout == wanted and "6 of 17 bytes are unknown and replaced by 'x'" in done.stderr
+    assert "--unknown=skip" in sample(*flags).stderr
+
+
+# Runs the command, which gets a real SIGINT when three pieces of text have been made.
+INTERRUPTED = """
+import os, signal, sys
+from charlstm.__main__ import run
+from charlstm.sampling.decode import Decoder
+
+draw = Decoder.draw
+
+def interrupted(*arguments):
+    for number, piece in enumerate(draw(*arguments)):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield piece
+
+Decoder.draw = interrupted
+run()
+"""
+
+
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_an_interrupt_keeps_what_was_made(sample, trained, environment, num_samples):
+    flags = f"--checkpoint={trained}", f"--num_samples={num_samples}", "--prompt=the "
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "sample", *flags, "--num_bytes=1000"],
+        # Without huge pages, for the sake of which a command starts itself again.
+        env=environment | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    # Pieces of 4, 8 and 16 bytes: the fourth was under way.
+    whole = sample(*flags[1:], "--num_bytes=28").stdout
+    assert done.stdout == (whole if num_samples > 1 else whole.removesuffix("\n"))
+    assert done.stderr.splitlines()[-1] == "charlstm: interrupted"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -105,6 +176,8 @@ def test_a_character_may_begin_in_the_prompt_and_end_in_what_follows(
         (("--prompt=",), "prompt is empty"),
         (("--prompt_file=/nowhere",), "/nowhere"),
         (("--temperature=-1",), "temperature"),
+        (("--temperature=nan",), "--temperature=nan: it must be finite"),
+        (("--unknown=?",), "--unknown=?"),
         (("--top_p=0",), "top_p"),
         (("extra",), "extra"),
     ],

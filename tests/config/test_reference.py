@@ -65,7 +65,7 @@ def test_lines_of_the_help_fit_the_terminal(width):
 
 def test_the_help_does_not_load_jax(environment):
     program = (
-        "import sys; from charlstm.__main__ import main; "
+        "import sys; from charlstm.command_line import main; "
         "assert main(['charlstm', 'train', '--help']) == 0; "
         "assert 'jax' not in sys.modules"
     )

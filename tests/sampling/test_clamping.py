@@ -43,7 +43,9 @@ def test_what_is_written_is_read():
     assert parse(["0:3=-2.5", "1:0=1e1"], 2, 4) == (Clamp(0, 3, -2.5), Clamp(1, 0, 10.0))
 
 
-@pytest.mark.parametrize("spec", ["1", "0:1", "0:1=x", "0:1=nan", "a:1=2", "0:-1=2", "0:1=inf"])
+@pytest.mark.parametrize(
+    "spec", ["1", "0:1", "0:1=x", "0:1=nan", "a:1=2", "0:-1=2", "0:1=inf", "0:1=1e39"]
+)
 def test_what_is_badly_written_is_refused(spec):
     with pytest.raises(UserError, match="LAYER:CELL=VALUE"):
         parse([spec], 2, 4)
