@@ -14,6 +14,7 @@ BEGIN, END = "<!-- floors: begin -->\n", "<!-- floors: end -->\n"
 
 # From the top down. A floor may use those below it and never one above or beside it.
 FLOORS: list[dict[str, str]] = [
+    {"command_line": "finds a command, and turns its end into an exit code"},
     {"commands": "parse flags, call the library, print"},
     {
         "report": "a page with the curves of runs",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import jax
 from absl import logging
 
 from charlstm.errors import UserError
@@ -15,13 +14,29 @@ from charlstm.runtime import coordination
 T = TypeVar("T")
 
 
+class DamagedCheckpoint(UserError):
+    """Reports a checkpoint that cannot be read.
+
+    Attributes:
+      folder: of the checkpoint.
+      reason: why, in a few words.
+    """
+
+    def __init__(self, folder: Path, reason: str):
+        self.folder, self.reason = folder, reason
+        super().__init__(
+            f"the checkpoint {folder} is damaged or no checkpoint of charlstm ({reason}): give the "
+            "run folder, and the best one that is whole is used"
+        )
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turns a failure to write a checkpoint below `folder` into a `UserError`."""
     try:
         yield
     except Exception as error:  # Orbax raises exceptions of no class of its own
-        if _is_loss_of_a_process(error):
+        if coordination.is_loss_of_a_process(error):
             raise
         logging.debug("saving failed", exc_info=error)
         raise UserError(
@@ -32,28 +47,17 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def reading(folder: Path, read: Callable[[], T]) -> T:
-    """Returns the result of `read`; turns its failure into a `UserError`."""
+    """Returns the result of `read`; turns its failure into a `DamagedCheckpoint`."""
     try:
         with warnings.catch_warnings():
             # Orbax warns that another topology wrote the file: that is our everyday case.
             warnings.simplefilter("ignore")
             return read()
-    except (AttributeError, NameError, NotImplementedError):
-        raise  # a mistake of ours, not of the file
     except Exception as error:  # Orbax raises exceptions of no class of its own
-        if _is_loss_of_a_process(error):
+        if coordination.is_loss_of_a_process(error):
             raise
         logging.debug("reading %s failed", folder, exc_info=error)
-        raise UserError(
-            f"the checkpoint {folder} is damaged or no checkpoint of charlstm "
-            f"({_reason(error)}); move it away to use the one before it"
-        ) from error
-
-
-def _is_loss_of_a_process(error: Exception) -> bool:
-    """Returns True if another process is gone: the processes meet for every checkpoint."""
-    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError)
-    return is_of_jax and not coordination.is_single_process()
+        raise DamagedCheckpoint(folder, _reason(error)) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from charlstm.checkpoint.failures import reading
+from charlstm.checkpoint import digests
+from charlstm.checkpoint.failures import DamagedCheckpoint, reading
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 
 # Raise it when a reader of the present one would misread what is written. Checkpoints from before
-# there was a version are of version 1.
-FORMAT_VERSION = 1
+# there was a version are of version 1. Version 2 has digests of all files.
+FORMAT_VERSION = 2
 METRIC = "valid_bits_per_byte"
+
+_CHECKSUM = "checksum"  # of all other values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +27,11 @@ class Metadata:
     Attributes:
       config: of the run.
       alphabet: of the model.
-      corpus: name, sha256 and num_bytes of the text.
+      corpus: name, sha256 and num_bytes of the text; source, where it was.
       clock: what a run remembers beside its arrays: seconds trained, updates skipped, diagnoses.
       metrics: of the validation at this step, if there was one.
       versions: of the libraries that wrote it.
+      digests: of all other files of the checkpoint, see `digests.seal`; none in version 1.
       format_version: of the files.
     """
 
@@ -36,6 +41,7 @@ class Metadata:
     clock: dict[str, Any]
     metrics: dict[str, float]
     versions: dict[str, str]
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -45,24 +51,69 @@ class Metadata:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Metadata":
-        """Is the inverse of `to_json`."""
+        """Is the inverse of `to_json`.
+
+        Raises:
+          ValueError: the values are not what `to_json` returns, whoever wrote them.
+        """
         config = Config.from_json(values["config"])
         alphabet = Alphabet.from_json(values["alphabet"])
-        return cls(**(values | {"config": config, "alphabet": alphabet}))
+        found = cls(**(values | {"config": config, "alphabet": alphabet}))
+        for name in ("corpus", "clock", "metrics", "versions", "digests"):
+            _require(isinstance(getattr(found, name), dict), name)
+        _require(type(found.format_version) is int, "format_version")
+        corpus, clock = found.corpus, found.clock
+        _require(all(isinstance(corpus.get(key), str) for key in ("name", "sha256")), "corpus")
+        _require(isinstance(corpus.get("num_bytes"), int), "corpus")
+        _require(all(_is_number(clock.get(key)) for key in ("seconds", "skipped")), "clock")
+        _require(all(map(_is_number, found.metrics.values())), "metrics")
+        texts = [*found.versions.values(), *found.digests.values()]
+        _require(all(isinstance(text, str) for text in texts), "versions or digests")
+        _require(not any(".." in Path(name).parts for name in found.digests), "digests")
+        return found
+
+
+def metadata_file(folder: Path) -> Path:
+    """Returns the path of the JSON part of the checkpoint in `folder`."""
+    return folder / "metadata" / "metadata"
+
+
+def encoded(metadata: Metadata) -> str:
+    """Returns the content of the metadata file: JSON with a checksum of its own."""
+    values = json.loads(json.dumps(metadata.to_json()))  # as they will be read
+    return json.dumps(values | {_CHECKSUM: _checksum(values)})
 
 
 def read_metadata(folder: Path) -> Metadata:
     """Reads the metadata of the checkpoint in `folder`.
 
     Raises:
-      UserError: it is damaged, or of a newer format.
+      DamagedCheckpoint: there are none, or they are not as they were written.
+      UserError: they are of a newer format.
     """
-    path = folder / "metadata" / "metadata"
-    values = reading(folder, lambda: dict(json.loads(path.read_bytes())))
-    version = values.get("format_version", 1)
-    if version > FORMAT_VERSION:
+    values = reading(folder, lambda: dict(json.loads(metadata_file(folder).read_bytes())))
+    checksum, version = values.pop(_CHECKSUM, None), values.get("format_version", 1)
+    if checksum is not None and checksum != _checksum(values):
+        raise DamagedCheckpoint(folder, "its metadata are not as they were written")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(
             f"the checkpoint {folder} has format {version}, and this charlstm reads formats up to "
             f"{FORMAT_VERSION}: update it (pip install --upgrade charlstm)"
         )
+    if version != 1 and checksum is None:
+        raise DamagedCheckpoint(folder, "its metadata have no checksum")
+    values["format_version"] = version
     return reading(folder, lambda: Metadata.from_json(values))
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return digests.of_text(json.dumps(values, sort_keys=True))
+
+
+def _require(holds: bool, name: str) -> None:
+    if not holds:
+        raise ValueError(f"its metadata have no valid {name}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,13 +1,18 @@
 """Finds checkpoints, and reads models from them."""
 
+import math
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
 
-from charlstm.checkpoint.failures import reading
+from charlstm.checkpoint import digests
+from charlstm.checkpoint.failures import DamagedCheckpoint, reading
 from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
 from charlstm.errors import UserError
 from charlstm.model.language_model import LanguageModel
@@ -15,36 +20,91 @@ from charlstm.model.parameters import Params, abstract_params
 from charlstm.runtime.targets import Target
 
 FOLDER = "checkpoints"
+MODEL_ITEMS = ("params", "average")
 
 AnyModel = TypeVar("AnyModel", bound=LanguageModel)
 
 
 def resolve(path: str | Path) -> Path:
-    """Returns the folder of the checkpoint that a path means.
+    """Returns the folder of the checkpoint that a path means; its model is as it was written.
 
     The path is a run folder, its `checkpoints`, or a checkpoint itself. Of a run it is the best
-    checkpoint by validation bits per byte, or the newest if none was validated.
+    checkpoint by validation bits per byte, or the newest if none was validated. Checkpoints that
+    are damaged are passed over.
 
     Raises:
+      DamagedCheckpoint: none is whole.
       UserError: there is no checkpoint.
     """
-    given = Path(path).absolute()
+    given = Path(os.path.expanduser(path)).absolute()
     if not given.exists():
         raise UserError(f"no such checkpoint or run folder: {path}")
-    if (given / "params").is_dir() and (given / "metadata").is_dir():
+    if (given / "params").is_dir() or (given / "metadata").is_dir():
+        check(given, MODEL_ITEMS)
         return given
     folder = given / FOLDER if (given / FOLDER).is_dir() else given
-    steps = [entry for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
-    if not steps:
-        raise UserError(
-            f"{path} holds no checkpoint: give a run folder with {FOLDER}/STEP in it, or one of "
-            "those; a run that ended before its first save has none"
-        )
-    validated = {step: read_metadata(step).metrics.get(METRIC) for step in steps}
-    best = {step: bits for step, bits in validated.items() if bits is not None}
-    if best:
-        return min(best, key=lambda step: (best[step], -int(step.name)))
-    return max(steps, key=lambda step: int(step.name))
+    while True:
+        damaged: list[DamagedCheckpoint] = []
+        steps = best_first(saved_steps(folder))
+        for step in steps:
+            try:
+                check(step, MODEL_ITEMS)
+            except DamagedCheckpoint as error:
+                if step.exists():  # a run may delete old ones while we look
+                    damaged.append(error)
+                continue
+            for found in damaged:
+                logging.warning("passing over the checkpoint %s: %s", found.folder, found.reason)
+            return step
+        if damaged:
+            raise damaged[0]
+        if not steps:
+            raise UserError(
+                f"{path} holds no checkpoint: give a run folder with {FOLDER}/STEP in it, or one "
+                "of those; a run that ended before its first save has none"
+            )
+
+
+def saved_steps(folder: Path) -> list[Path]:
+    """Returns the folders of the checkpoints in a folder, the newest first."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    steps = [entry for entry in entries if entry.name.isdecimal() and entry.is_dir()]
+    return sorted(steps, key=lambda step: int(step.name), reverse=True)
+
+
+def best_first(steps: Sequence[Path]) -> list[Path]:
+    """Orders checkpoints: those validated by their bits per byte, then the others, newest first."""
+
+    def key(step: Path) -> tuple[float, int]:
+        return score(step), -int(step.name)
+
+    return sorted(steps, key=key)
+
+
+def score(step: Path) -> float:
+    """Returns the validation bits per byte of a checkpoint; infinity if it has none."""
+    try:
+        return read_metadata(step).metrics.get(METRIC, math.inf)
+    except DamagedCheckpoint:
+        return math.inf
+
+
+def check(folder: Path, items: Collection[str] | None = None) -> Metadata:
+    """Returns the metadata of a checkpoint after making sure that its files are as written.
+
+    Args:
+      folder: of the checkpoint.
+      items: those to look at; None for all.
+
+    Raises:
+      DamagedCheckpoint: they are not.
+      UserError: it is of a newer format.
+    """
+    metadata = read_metadata(folder)
+    reason = digests.damage(folder, metadata.digests, items)
+    if reason:
+        raise DamagedCheckpoint(folder, reason)
+    return metadata
 
 
 def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Sharding) -> Params:
@@ -53,7 +113,7 @@ def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Shardin
     They are laid out by `sharding`.
 
     Raises:
-      UserError: the checkpoint is damaged.
+      DamagedCheckpoint: the checkpoint is damaged.
     """
     config = metadata.config
     params: Params = jax.tree.map(
@@ -84,9 +144,34 @@ def read_model(
       sharding: of the parameters; its devices are what the model is compiled for.
 
     Raises:
-      UserError: the checkpoint is damaged or of a newer format.
+      DamagedCheckpoint: the checkpoint is damaged.
+      UserError: it is of a newer format.
     """
     metadata = read_metadata(folder)
     params = read_params(folder, metadata, sharding)
     target = Target.of(next(iter(sharding.device_set)))  # all are of one kind
     return kind.of(metadata.config, metadata.alphabet, params, target), metadata
+
+
+def read_best(
+    kind: type[AnyModel], path: str | Path, sharding: jax.sharding.Sharding
+) -> tuple[Path, AnyModel, Metadata]:
+    """Reads the model that a path means, also while a run writes and deletes checkpoints there.
+
+    Args:
+      kind, sharding: see `read_model`.
+      path: see `resolve`.
+
+    Returns:
+      The folder of the checkpoint, the model, and the metadata.
+
+    Raises:
+      UserError: see `resolve`.
+    """
+    while True:
+        folder = resolve(path)
+        try:
+            return folder, *read_model(kind, folder, sharding)
+        except DamagedCheckpoint:
+            if folder.exists():
+                raise

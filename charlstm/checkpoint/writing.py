@@ -1,53 +1,92 @@
-"""Writes the checkpoints of a run, and restores the run from them."""
+"""Writes the checkpoints of a run, and restores the run from them.
+
+Everything of a checkpoint is written into a hidden folder first, and has reached the disk with its
+digests before a rename makes it a checkpoint. A checkpoint that is deleted is renamed first. So
+whoever looks sees whole checkpoints only, also after a loss of power. Which ones are kept follows
+from what is on the disk, whatever was restarted.
+"""
 
 import dataclasses
-import json
-from collections.abc import Mapping
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from absl import logging
 
-from charlstm.checkpoint.failures import reading, writing
-from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
-from charlstm.checkpoint.reading import FOLDER
-from charlstm.runtime.files import replace_file
+from charlstm.checkpoint import digests
+from charlstm.checkpoint.failures import DamagedCheckpoint, reading, writing
+from charlstm.checkpoint.metadata import Metadata, encoded, metadata_file, read_metadata
+from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps, score
+from charlstm.errors import UserError
+from charlstm.runtime import coordination
+from charlstm.runtime.files import replace_file, sync
 
 
 class Checkpoints:
-    """The checkpoints of one run, for saving and for resuming.
+    """The checkpoints of one run, for saving and for resuming; one process changes them at a time.
 
     Args:
       run: the run folder.
       keep_last: how many of the newest are kept.
       keep_every: one every so many updates is kept for good; 0 for none.
+      beside: files that are on the disk before a checkpoint is, if they are there.
     """
 
-    def __init__(self, run: Path, keep_last: int, keep_every: int):
-        policies: list[Any] = [
-            checkpoint_managers.LatestN(keep_last),
-            checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics[METRIC],
-                reverse=True,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
-        if keep_every:
-            policies.append(checkpoint_managers.EveryNSteps(keep_every))
+    def __init__(self, run: Path, keep_last: int, keep_every: int, beside: Sequence[Path] = ()):
         self._folder = run.absolute() / FOLDER
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-            ),
-        )
+        self._keep_last, self._keep_every, self._beside = keep_last, keep_every, beside
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[None] | None = None
+        if coordination.is_first():
+            self._clear(".*")
+            self._clear("*.orbax-checkpoint-tmp*")  # of format 1
 
-    def latest_step(self) -> int | None:
-        """Returns the step of the newest checkpoint; None if there is none."""
-        return self._manager.latest_step()
+    def newest(self) -> int | None:
+        """Returns the step of the newest checkpoint that is whole; None if there is none.
+
+        Newer ones that are damaged are kept aside, as `STEP.damaged`, and named.
+
+        Raises:
+          UserError: all are damaged.
+        """
+        step = coordination.broadcast(self._choose)
+        return int(step) if step else None
+
+    def _choose(self) -> str:
+        damaged: list[DamagedCheckpoint] = []
+        for step in saved_steps(self._folder):
+            try:
+                check(step)
+            except DamagedCheckpoint as error:
+                damaged.append(error)
+                continue
+            for found in damaged:
+                aside = self._set_aside(found.folder)
+                logging.warning(
+                    "passing over the checkpoint %s: %s; it is kept as %s",
+                    *(found.folder, found.reason, aside.name),
+                )
+            return step.name
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self._folder} is whole ({damaged[0].folder.name}: "
+                f"{damaged[0].reason}): bring one back, or choose another --workdir to begin anew"
+            )
+        return ""
+
+    def _set_aside(self, step: Path) -> Path:
+        aside, number = step.with_name(f"{step.name}.damaged"), 1
+        while aside.exists():
+            aside, number = step.with_name(f"{step.name}.damaged{number}"), number + 1
+        with writing(self._folder):
+            step.rename(aside)
+        return aside
 
     def save(self, step: int, items: Mapping[str, Any], metadata: Metadata) -> None:
         """Starts a save in the background; the arrays may be donated as soon as this returns.
@@ -55,20 +94,57 @@ class Checkpoints:
         Args:
           step: the updates made so far.
           items: pytrees of arrays by name; `params`, and `average` if it is what is used.
-          metadata: the JSON part.
+          metadata: the JSON part; its digests are filled in.
 
         Raises:
           UserError: this save or the one before it could not be written.
         """
+        self.wait()
+        draft = self._folder / f".{step}.saving"
         with writing(self._folder):
-            self._manager.save(
-                step,
+            self._checkpointer.save(
+                draft,
                 args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-                    metadata=ocp.args.JsonSave(metadata.to_json()),
+                    **{name: ocp.args.StandardSave(item) for name, item in items.items()}
                 ),
-                metrics=metadata.metrics or None,
             )
+        self._saving = self._thread.submit(self._finish, step, draft, metadata)
+
+    def _finish(self, step: int, draft: Path, metadata: Metadata) -> None:
+        """Makes a checkpoint of what was written to a hidden folder, in process 0."""
+        try:
+            self._checkpointer.wait_until_finished()
+            if not coordination.is_first():
+                return
+            metadata = dataclasses.replace(metadata, digests=digests.seal(draft))
+            metadata_file(draft).parent.mkdir()
+            replace_file(metadata_file(draft), encoded(metadata))
+            sync(draft)
+            for path in self._beside:
+                if path.exists():
+                    sync(path)
+            os.replace(draft, self._folder / str(step))
+            sync(self._folder)
+            self._prune()
+        except BaseException:
+            if coordination.is_first():  # make room for another try
+                self._clear(f".{step}.saving*")
+            raise
+
+    def _prune(self) -> None:
+        """Deletes what need not be kept: not among the newest, not the best, not for good."""
+        steps = saved_steps(self._folder)
+        kept = set(steps[: self._keep_last])
+        if self._keep_every:
+            kept |= {step for step in steps if int(step.name) % self._keep_every == 0}
+        kept |= {step for step in best_first(steps)[:1] if math.isfinite(score(step))}
+        for step in set(steps) - kept:
+            step.rename(step.with_name(f".{step.name}.deleted"))
+        self._clear(".*.deleted")
+
+    def _clear(self, pattern: str) -> None:
+        for left in self._folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
     def wait(self) -> None:
         """Returns when every save has reached the disk.
@@ -76,8 +152,10 @@ class Checkpoints:
         Raises:
           UserError: a save could not be written.
         """
-        with writing(self._folder):
-            self._manager.wait_until_finished()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with writing(self._folder):
+                saving.result()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the items that were saved at `step`.
@@ -93,7 +171,7 @@ class Checkpoints:
             **{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
         )
         folder = self._folder / str(step)
-        restored = reading(folder, lambda: self._manager.restore(step, args=args))
+        restored = reading(folder, lambda: self._checkpointer.restore(folder, args=args))
         return {name: restored[name] for name in abstract}
 
     def metadata(self, step: int) -> Metadata:
@@ -111,17 +189,17 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        folder = self._folder / str(step)
         metadata = self.metadata(step)
         clock = metadata.clock | {"diagnosis": diagnosis}
         metadata = dataclasses.replace(metadata, metrics=metrics, clock=clock)
         with writing(self._folder):
-            (folder / "metrics").mkdir(exist_ok=True)  # where Orbax looks for the best
-            replace_file(folder / "metrics" / "metrics", json.dumps(metrics))
-            replace_file(folder / "metadata" / "metadata", json.dumps(metadata.to_json()))
-        self._manager.reload()
+            replace_file(metadata_file(self._folder / str(step)), encoded(metadata))
+            self._prune()
 
     def close(self) -> None:
-        """Ends the background threads; unfinished saves are finished first."""
-        with writing(self._folder):
-            self._manager.close()
+        """Ends the background threads; an unfinished save is finished first."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._checkpointer.close()

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from charlstm.errors import UserError
 from charlstm.runtime.files import replace_file
+from charlstm.runtime.names import printable
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -59,11 +60,13 @@ def render(
 def write(path: Path, page: str) -> None:
     """Replaces a page in one step: a reader sees the whole old page or the whole new one.
 
+    Bytes of a file's name that are not UTF-8 come out as escapes.
+
     Raises:
       UserError: the page cannot be written.
     """
     try:
-        replace_file(path, page)
+        replace_file(path, printable(page))
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror}): choose another --output=FILE.html"

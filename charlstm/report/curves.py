@@ -6,7 +6,8 @@ from typing import Any
 
 from charlstm.data.ngrams import order_name
 from charlstm.pages.charts import COLOURS, CONFIG
-from charlstm.report.runs import Run, is_number, ngram_levels
+from charlstm.report.runs import Run, ngram_levels
+from charlstm.training.metrics_file import is_number
 
 MOST_POINTS = 400  # in a series; a longer one averages neighbours
 # A series with at most this many points shows each of them.

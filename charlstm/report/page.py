@@ -1,6 +1,8 @@
 """Renders the report, an HTML page with the results of one run or several."""
 
+import os
 import time
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from tqdm import tqdm
 from charlstm.data.ngrams import describe_position, order_name
 from charlstm.pages import html
 from charlstm.report.curves import X_TITLES, all_curves
-from charlstm.report.runs import Run, is_number, ngram_levels
+from charlstm.report.runs import Run, ngram_levels
 from charlstm.sampling.text import printable
+from charlstm.training.metrics_file import is_number
 
 SCRIPTS = ("report.js",)
 MOST_SAMPLES = 12  # of one run: the first, the last, and some in between
@@ -46,6 +49,7 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
     best, last = run.best(), run.last_validated()
     seconds = run.values("seconds")
     rate = run.rate()
+    num_parameters = run.about.get("num_parameters")
     return {
         "name": run.name,
         "folder": str(run.folder),
@@ -65,7 +69,8 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
         "diagnoses": _diagnoses(run),
         "samples": _samples(run, most_samples),
         "corpus": _corpus(run),
-        "num_parameters": run.about.get("num_parameters"),
+        "changes": _changes(run),
+        "num_parameters": num_parameters if is_number(num_parameters) else None,
         "environment": _environment(run),
         "profiles": [_link(path, output) for path in run.profiles],
     }
@@ -128,6 +133,16 @@ def _diagnoses(run: Run) -> list[tuple[int, str, str]]:
     ]
 
 
+def _changes(run: Run) -> list[tuple[int, str, str, str]]:
+    """Returns what the run's configuration was changed in: updates before, field, from, to."""
+    found = run.about.get("changes")
+    return [
+        (change["updates"], *(str(change.get(key)) for key in ("field", "from", "to")))
+        for change in (found if isinstance(found, list) else [])
+        if isinstance(change, dict) and is_number(change.get("updates"))
+    ]
+
+
 def _samples(run: Run, most: int) -> list[dict[str, Any]]:
     samples = run.samples
     if len(samples) > most:  # evenly spaced, with the first and the last
@@ -171,6 +186,7 @@ def _differing(runs: Sequence[Run]) -> list[tuple[str, list[Any]]]:
 def _link(path: Path, output: Path) -> str:
     """Returns a link to a path from the folder of the page."""
     try:
-        return path.absolute().relative_to(output.absolute().parent).as_posix()
+        relative = path.absolute().relative_to(output.absolute().parent)
+        return urllib.parse.quote(os.fsencode(relative.as_posix()))
     except ValueError:
         return path.absolute().as_uri()

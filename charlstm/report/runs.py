@@ -6,6 +6,7 @@ can be read is shown.
 
 import dataclasses
 import json
+import os
 import re
 import statistics
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from charlstm.data.ngrams import NgramLevel
 from charlstm.errors import UserError
-from charlstm.training.metrics_file import FILE as METRICS_FILE
-from charlstm.training.metrics_file import is_figures
+from charlstm.training import metrics_file
+from charlstm.training.metrics_file import is_figures, is_number
 
 SAMPLE_NAME = re.compile(r"(\d+)\.txt")
 LARGEST_SAMPLE = 4000  # bytes; the rest of a sample is not shown
@@ -35,30 +36,30 @@ class MetricsTail:
         self._lines: list[dict[str, Any]] = []
 
     def lines(self) -> list[dict[str, Any]]:
-        """Returns all complete lines so far, in order."""
+        """Returns all complete lines so far, in order.
+
+        Raises:
+          UserError: it is no file that can be read.
+        """
         try:
             with self._path.open("rb") as file:
-                status = self._path.stat()
+                status = os.fstat(file.fileno())
                 file_id = (status.st_dev, status.st_ino)
                 if file_id != self._file_id or status.st_size < self._offset:
                     self._file_id, self._offset, self._lines = file_id, 0, []
                 file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # incomplete: still being written
-                    self._offset += len(line)
-                    self._take(line)
+                content = metrics_file.whole_lines(file.read())
         except FileNotFoundError:
-            pass  # not there yet
+            return self._lines  # not there yet
+        except OSError as error:
+            raise UserError(
+                f"cannot read {self._path} ({error.strerror}): move it away, or name another run"
+            ) from error
+        self._offset += len(content)
+        lines, damaged = metrics_file.split(content)
+        self._lines += map(json.loads, lines)
+        metrics_file.report_damage(self._path, damaged)
         return self._lines
-
-    def _take(self, line: bytes) -> None:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            return  # a killed process left an incomplete line
-        if isinstance(values, dict) and isinstance(values.get("step"), int):
-            self._lines.append(values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,17 +132,14 @@ class Run:
         return statistics.median(rates) if rates else None
 
 
-def is_number(value: Any) -> bool:
-    """Returns True if a JSON value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def ngram_levels(run: Run) -> list[NgramLevel]:
     """Returns the n-gram levels of the run's validation split; empty if they are unknown."""
     try:
-        return [NgramLevel(**fields) for fields in run.about.get("ngram_levels") or []]
+        levels = [NgramLevel(**fields) for fields in run.about.get("ngram_levels") or []]
     except TypeError:  # written by another version
         return []
+    figures = [figure for level in levels for figure in dataclasses.astuple(level)]
+    return levels if all(map(is_number, figures)) else []
 
 
 class RunReader:
@@ -149,7 +147,7 @@ class RunReader:
 
     def __init__(self, folder: Path, name: str):
         self._folder, self._name = folder, name
-        self._tail = MetricsTail(folder / METRICS_FILE)
+        self._tail = MetricsTail(folder / metrics_file.FILE)
 
     def exists(self) -> bool:
         """Returns True if the run has begun."""
@@ -161,11 +159,12 @@ class RunReader:
         Raises:
           UserError: the folder is not a run folder.
         """
+        config = self._config()
         lines = self._tail.lines()
         return Run(
             name=self._name,
             folder=self._folder,
-            config=self._config(),
+            config=config,
             lines=[line for line in lines if is_figures(line)],
             diagnoses=[line for line in lines if not is_figures(line)],
             samples=self._samples(),
@@ -201,15 +200,25 @@ class RunReader:
         found = []
         for path in (self._folder / "samples").glob("*.txt"):
             named = SAMPLE_NAME.fullmatch(path.name)
-            if named:
+            if named and path.is_file():
                 with path.open("rb") as file:
                     found.append((int(named[1]), file.read(LARGEST_SAMPLE)))
         return sorted(found)
 
 
 def readers(paths: list[str]) -> list[RunReader]:
-    """Makes a reader for each run folder, with short names that tell the runs apart."""
+    """Makes a reader for each run folder, with short names that tell the runs apart.
+
+    Raises:
+      UserError: one of them is a file, or named twice.
+    """
     folders = [Path(path) for path in paths]
+    for folder in folders:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"{folder} is a file and no run folder: give the --workdir of a training run, such "
+                "as runs/quickstart"
+            )
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

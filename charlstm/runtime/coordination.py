@@ -8,14 +8,18 @@ that service, which JAX has under no public name.
 import contextlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from charlstm.errors import TrainingFailed, UserError
+
 # A process that is silent is found dead by its heartbeat, so a wait here may be long.
 _TIMEOUT_MS = 24 * 3600 * 1000
+_LOST = re.compile("gloo|barrier|connection (closed|reset|refused)|coordination", re.IGNORECASE)
 # Processes that fail for the same reason do so at about the same time.
 SECONDS_TO_FAIL_TOGETHER = 3
 
@@ -94,6 +98,23 @@ def barrier(name: str, seconds: float = _TIMEOUT_MS / 1000) -> bool:
         _client().wait_at_barrier(f"charlstm/{name}", int(seconds * 1000))
         return True
     return False
+
+
+def is_loss_of_a_process(error: BaseException) -> bool:
+    """Returns True if an error came about because another process is gone.
+
+    The coordination service, the collectives of the CPU (Gloo) and Orbax each report it in a class
+    and in words of their own.
+    """
+    if is_single_process() or isinstance(error, UserError | TrainingFailed):
+        return False
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    is_of_jax = any(isinstance(error, jax.errors.JaxRuntimeError) for error in chain)
+    return is_of_jax or any(_LOST.search(str(error)) for error in chain)
 
 
 def leave(code: int) -> None:

@@ -28,6 +28,18 @@ HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for 
 EXIT_BAD_INPUT = 2
 SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
 
+# Other variables by which launchers tell a process that it is one of several: a number above 1, a
+# list of several names, and what nobody sets for a process that is alone.
+_OTHER_COUNTS = (
+    "JAX_NUM_PROCESSES",  # Kubeflow
+    "WORLD_SIZE",  # torchrun
+    "PMI_SIZE",  # MPICH, Intel MPI
+    "MV2_COMM_WORLD_SIZE",  # MVAPICH
+    "SKYPILOT_NUM_NODES",
+)
+_OTHER_LISTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+_OTHER_PLACES = ("JAX_COORDINATOR_ADDRESS", "COORDINATOR_ADDRESS", "PROCESS_ID", "JAX_PROCESS_ID")
+
 # Up to this hidden size one device for each core, with a share of the streams, is faster than one
 # device that spans the cores (benchmarks/README.md): its products and what is done between them
 # stay on one core. Above it, adding up the gradients of all devices costs more than that gains.
@@ -46,7 +58,8 @@ def initialize(
 
     In this order: what is initialised already (by Ray, say) is left as it is; `NUM_PROCESSES` with
     `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place; SLURM, Open MPI and Cloud TPU are
-    detected by JAX; else this process is alone, and opens no port.
+    detected by JAX; else this process is alone, and opens no port. An environment that speaks of
+    several processes in another way is refused.
 
     Args:
       initialization_timeout: seconds to wait for the others.
@@ -99,9 +112,9 @@ def _expected_processes(environment: Mapping[str, str]) -> int | None:
     if "NUM_PROCESSES" in environment:
         return _number("NUM_PROCESSES", environment, 1)
     if _in_slurm(environment):
-        return int(environment["SLURM_NTASKS"])
+        return _number("SLURM_NTASKS", environment, 1)
     if "OMPI_COMM_WORLD_SIZE" in environment:
-        return int(environment["OMPI_COMM_WORLD_SIZE"])
+        return _number("OMPI_COMM_WORLD_SIZE", environment, 1)
     return None
 
 
@@ -115,7 +128,7 @@ def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
         if process >= count:
             raise UserError(f"PROCESS_ID={process} must be below NUM_PROCESSES={count}")
         address = environment.get("JAX_COORDINATOR_ADDRESS", "")
-        if not address.rpartition(":")[2].isdigit():
+        if not address.rpartition(":")[2].isdecimal():
             raise UserError(
                 f"NUM_PROCESSES={count} needs JAX_COORDINATOR_ADDRESS=HOST:PORT, the same for all, "
                 f"HOST being that of process 0; it is {address!r}"
@@ -136,7 +149,33 @@ def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
         if importlib.util.find_spec("mpi4py") is None:
             raise UserError("Open MPI 5 needs mpi4py to find its processes: pip install mpi4py")
         return {"cluster_detection_method": "mpi4py"}
-    return {} if _on_cloud_tpu(environment) else None
+    if _on_cloud_tpu(environment):
+        return {}
+    _require_alone(environment)
+    return None
+
+
+def _require_alone(environment: Mapping[str, str]) -> None:
+    """Raises `UserError` if the environment says that this process is one of several.
+
+    It would train alone, and so would the others, all of them into one run folder.
+    """
+    if environment.get("JAX_NUM_PROCESSES") == "1":
+        return
+    found = [name for name in _OTHER_COUNTS if _is_several(environment.get(name, ""))]
+    found += [name for name in _OTHER_LISTS if "," in environment.get(name, "")]
+    found += [name for name in _OTHER_PLACES if environment.get(name)]
+    if found:
+        said = ", ".join(f"{name}={environment[name]}" for name in found)
+        raise UserError(
+            f"the environment says that this process is one of several ({said}), and not in a way "
+            "that charlstm reads: set NUM_PROCESSES, PROCESS_ID and "
+            "JAX_COORDINATOR_ADDRESS=HOST:PORT for each of them, or NUM_PROCESSES=1 to train alone"
+        )
+
+
+def _is_several(text: str) -> bool:
+    return text.isdecimal() and int(text) > 1
 
 
 def _in_slurm(environment: Mapping[str, str]) -> bool:
@@ -156,7 +195,7 @@ def _on_cloud_tpu(environment: Mapping[str, str]) -> bool:
 
 def _number(name: str, environment: Mapping[str, str], least: int) -> int:
     text = environment.get(name, "")
-    if not text.isdigit() or int(text) < least:
+    if not text.isdecimal() or int(text) < least:
         raise UserError(f"environment variable {name}={text!r} must be a number, {least} or more")
     return int(text)
 

@@ -9,6 +9,8 @@ import platformdirs
 def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a file so that whoever opens it meanwhile sees the old or the new one, whole.
 
+    When this returns, the file survives a loss of power.
+
     Args:
       path: the file, there or not.
       content: all of it; text becomes UTF-8, line breaks as they are.
@@ -18,10 +20,25 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, path)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Returns when the content of a file, or the names in a folder, have reached the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cache_folder() -> Path:

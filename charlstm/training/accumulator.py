@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from charlstm.training.console import bytes_rate
-from charlstm.training.diagnosis.statistics import Block
+from charlstm.training.diagnosis.statistics import Block, readable
+from charlstm.training.metrics_file import plain
 from charlstm.training.run_state import RunState
 from charlstm.training.update import UpdateMetrics
 
@@ -68,9 +69,8 @@ class MetricAccumulator:
         """
         nats, norms = np.concatenate(self._nats), np.concatenate(self._norms)
         assert self._last is not None
-        norm = float(self._last.gradient_norm)
         mean = float(nats.mean(dtype=np.float64)) / math.log(2) if nats.size else None
-        rate = self.updates * self._bytes_per_update / self._dispatch_seconds
+        rate = self.updates * self._bytes_per_update / max(self._dispatch_seconds, 1e-9)
         line = {
             "step": step,
             "seconds": round(self._seconds, 3),
@@ -78,7 +78,7 @@ class MetricAccumulator:
             "train_bits_per_byte": mean,
             "train_accuracy": float(self._last.accuracy),
             "learning_rate": float(self._last.learning_rate),
-            "gradient_norm": norm if math.isfinite(norm) else None,
+            "gradient_norm": float(self._last.gradient_norm),
             "skipped_updates": self._run_state.skipped,
             **self._run_state.goodput.metrics(),
         }
@@ -91,14 +91,16 @@ class MetricAccumulator:
             skipped=self._skipped,
         )
         self._reset()
-        return line, block
+        return plain(line), block
 
 
 def summary(line: dict[str, Any]) -> str:
     """Returns a line of metrics in a few words for the console."""
     bits = line["train_bits_per_byte"]
     loss = (
-        f"loss {bits * math.log(2):.3f} bpb {bits:.3f}" if bits is not None else "loss not finite"
+        f"loss {readable(bits * math.log(2), 3)} bpb {readable(bits, 3)}"
+        if bits is not None
+        else "loss not finite"
     )
     skipped = f" skipped {line['skipped_updates']}" if line["skipped_updates"] else ""
     return f"{loss} {bytes_rate(line['bytes_per_second'])}{skipped}"

@@ -65,6 +65,7 @@ def compile_dispatch(
     state: TrainState,
     mesh: jax.sharding.Mesh,
     resident: bool | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> CompiledDispatch:
     """Compiles a dispatch.
 
@@ -76,6 +77,7 @@ def compile_dispatch(
       mesh: the devices.
       resident: True puts the text on every device whole, False reads its windows on the host for
         each dispatch; None decides by its size.
+      check: called before the host reads windows, see `HostWindows`.
     """
     whole = distributed.replicated(mesh)
     if resident is None:
@@ -97,7 +99,7 @@ def compile_dispatch(
 
         inputs: Callable[[int, int], tuple[jax.Array, ...]] = places
     else:
-        inputs = HostWindows(streams, text, max_updates, mesh)
+        inputs = HostWindows(streams, text, max_updates, mesh, check)
     compiled = dispatch.lower(state, put(0), *inputs(0, 0)).compile()
     return CompiledDispatch(compiled, max_updates, put, inputs)
 

@@ -13,6 +13,7 @@ saved with the checkpoint. A user's own hooks come last. A hook of one's own is 
 It may read the attributes of the run, call `run.model()`, and `run.log({...})` figures of its own.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -31,8 +32,8 @@ from charlstm.sampling.decode import Decoder, Settings
 from charlstm.sampling.text import printable
 from charlstm.training.accumulator import summary
 from charlstm.training.diagnosis import checks
-from charlstm.training.diagnosis.probing import make_probe, setting_of
-from charlstm.training.diagnosis.statistics import Diagnosis
+from charlstm.training.diagnosis.probing import make_probe, norm_of, setting_of
+from charlstm.training.diagnosis.statistics import Diagnosis, readable
 
 if TYPE_CHECKING:
     from charlstm.training.run import Run
@@ -105,15 +106,19 @@ class Validate(Hook):
 
     def __call__(self, run: "Run") -> None:
         """See `Hook`."""
+        run.corpus.require_unchanged()
         result = self._evaluator.interruptible(run.evaluation_model(), run.control.should_stop)
         if result is None:
             run.evaluation_pending = True
             return
         bits = result.bits_per_byte
-        run.console.log(
-            f"validation at update {run.updates}: {bits:.4f} bits per byte "
-            f"({result.nats:.4f} nats, accuracy {result.accuracy:.1%}), {_position(run, bits)}"
+        said = (
+            f"{readable(bits, 4)} bits per byte ({readable(result.nats, 4)} nats, "
+            f"accuracy {result.accuracy:.1%}), {_position(run, bits)}"
+            if math.isfinite(bits)
+            else f"not finite (accuracy {result.accuracy:.1%}); it does not count"
         )
+        run.console.log(f"validation at update {run.updates}: {said}")
         run.set_validation(
             {
                 "valid_bits_per_byte": bits,
@@ -167,7 +172,9 @@ class Diagnose(Hook):
 
     def start(self, run: "Run") -> None:
         """See `Hook`."""
-        self._setting = setting_of(run.config, run.streams, run.train_state.params, run.levels)
+        history, params = run.run_state.history, run.train_state.params
+        history.norm = history.norm or norm_of(params)
+        self._setting = setting_of(run.config, run.streams, params, history.norm, run.levels)
         self._probe = make_probe(
             run.evaluation_model(),
             run.corpus.data,
@@ -175,7 +182,7 @@ class Diagnose(Hook):
             run.mesh,
             run.control.should_stop,
         )
-        self._report(run, run.run_state.history.start(self._setting))
+        self._report(run, history.start(self._setting))
 
     def is_due(self, run: "Run") -> bool:
         """See `Hook`."""
@@ -188,7 +195,7 @@ class Diagnose(Hook):
             self._report(run, history.update(self._setting, run.logged_block))
         if not run.validation:
             return
-        bits = run.validation["valid_bits_per_byte"]
+        bits = run.validation.get("valid_bits_per_byte", math.nan)
         carried = zeroed = None
         levels = self._setting.levels
         if coordination.broadcast_bool(lambda: checks.near_bigram(levels, bits)):

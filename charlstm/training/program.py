@@ -1,5 +1,7 @@
 """The computation of a configuration: the state it starts from, and its update."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from charlstm.training.averaging import Averaging
 from charlstm.training.dispatch import CompiledDispatch, compile_dispatch
 from charlstm.training.layout import Layout
 from charlstm.training.optimizer import make_optimizer, make_schedule
-from charlstm.training.train_state import TrainState
+from charlstm.training.train_state import TrainState, keys
 from charlstm.training.update import Objective, Update, make_update
 
 
@@ -53,7 +55,7 @@ class Program:
         return self._initialize(np.uint32(seed))
 
     def _initial_state(self, seed: jax.Array) -> TrainState:
-        init_key, train_key = jax.random.split(jax.random.key(seed))
+        init_key, key = keys(seed)
         params = parameters.init_params(init_key, self._config.model, self._alphabet.size)
         num_streams = self._config.data.num_streams
         state = TrainState(
@@ -61,7 +63,7 @@ class Program:
             params=params,
             opt_state=self.optimizer.init(params),
             carry=parameters.zero_carry(params, num_streams, distributed.DATA_AXIS),
-            key=jax.random.key_data(train_key),
+            key=key,
             average=self.averaging.start(params),
         )
         return self.layout.store(state)
@@ -131,7 +133,12 @@ class Program:
         )
 
     def compile(
-        self, streams: Streams, text: np.ndarray, state: TrainState, resident: bool | None = None
+        self,
+        streams: Streams,
+        text: np.ndarray,
+        state: TrainState,
+        resident: bool | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> CompiledDispatch:
         """Compiles the dispatch for this state; see `compile_dispatch`."""
-        return compile_dispatch(self.update(), streams, text, state, self._mesh, resident)
+        return compile_dispatch(self.update(), streams, text, state, self._mesh, resident, check)

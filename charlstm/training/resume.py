@@ -1,24 +1,29 @@
 """Resuming a run, or starting from another one: what must be the same, and what is taken along."""
 
+import dataclasses
+import os
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 from charlstm.checkpoint.metadata import Metadata, read_metadata
 from charlstm.checkpoint.reading import read_params, resolve
-from charlstm.config import Config
+from charlstm.config import Config, OptimizerConfig
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.errors import UserError
 from charlstm.model.parameters import Params
 from charlstm.model.size import within_budget
-from charlstm.runtime import distributed
+from charlstm.runtime import coordination, distributed
+from charlstm.training.optimizer import make_optimizer
+from charlstm.training.train_state import TrainState, keys
 
-# Fields that may change when a run is resumed; a change of any other makes it another run.
+# Fields that may change when a run is resumed without a word: what is computed stays the same.
 FREE_FIELDS = frozenset(
     {
         "data.corpus",  # the bytes themselves are compared
-        "training.num_updates",
         "training.log_every",
         "training.evaluate_every",
         "training.sample_every",
@@ -27,13 +32,56 @@ FREE_FIELDS = frozenset(
         "training.keep_last",
         "training.keep_every",
         "training.updates_per_dispatch",
-        "model.command_buffers",
         "training.max_skipped_in_a_row",
+        # How it is computed, up to rounding.
+        "model.command_buffers",
+        "model.recurrence",
+        "model.wavefront_chunk",
+        "model.residuals",
         # Which devices compute it does not change what is computed.
         "mesh.data",
         "mesh.model",
         "mesh.shard",
     }
+)
+
+# Fields that a resumed run may change for the updates that follow, for they leave the shapes of its
+# state and its places in the text as they are. Every change is logged and recorded. A change of any
+# field that is in neither set makes it another run.
+CHANGEABLE_FIELDS = frozenset(
+    {
+        "training.num_updates",
+        "training.seed",
+        "training.activation_regularization",
+        "training.temporal_activation_regularization",
+        "optimizer.learning_rate",
+        "optimizer.b1",
+        "optimizer.b2",
+        "optimizer.momentum",
+        "optimizer.epsilon",
+        "optimizer.weight_decay",
+        "optimizer.clip_norm",
+        "optimizer.ema_decay",
+        "optimizer.averaging_patience",
+        "optimizer.schedule",
+        "optimizer.warmup_updates",
+        "optimizer.final_fraction",
+        "optimizer.step_start",
+        "optimizer.step_updates",
+        "optimizer.step_factor",
+        "model.dropout",
+        "model.input_dropout",
+        "model.output_dropout",
+        "model.weight_dropout",
+        "model.dropout_kind",
+        "model.compute_dtype",
+    }
+)
+
+
+_INIT_FROM = (
+    "--init_from={} begins a new run there from these weights, at update 0 and with a new state of "
+    "the optimizer; the model's sizes and alphabet must be the same"
 )
 
 
@@ -61,7 +109,7 @@ def read_weights(
     source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
 ) -> Params:
     """Reads the weights of another run, if they fit this one."""
-    folder = resolve(source)
+    folder = Path(coordination.broadcast(lambda: str(resolve(source))))
     metadata = read_metadata(folder)
     wanted, found = config.model, metadata.config.model
     for name in ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections"):
@@ -79,29 +127,76 @@ def read_weights(
     return read_params(folder, metadata, distributed.replicated(mesh))
 
 
+def absolute(init_from: str | Path) -> str:
+    """Returns the path of a run that weights come from as a checkpoint records it."""
+    return str(Path(os.path.expanduser(init_from)).absolute())
+
+
+def require_same_start(folder: Path, init_from: str | Path, recorded: str | None) -> None:
+    """Raises `UserError` unless a run that goes on began with the weights that are asked for."""
+    if absolute(init_from) != recorded:
+        raise UserError(
+            f"{folder} has checkpoints already, and its run did not begin with the weights of "
+            f"--init_from={init_from}: leave that out to go on, or choose another --workdir to "
+            "begin with them"
+        )
+
+
 def require_same_run(folder: Path, metadata: Metadata, config: Config, corpus: Corpus) -> None:
     """Raises `UserError` unless the checkpoint's run is the one asked for."""
     saved = metadata.config.flat()
     differing = [
         f"{field} was {saved[field]!r} and is now {value!r}"
         for field, value in config.flat().items()
-        if field not in FREE_FIELDS and saved[field] != value
+        if field not in FREE_FIELDS | CHANGEABLE_FIELDS and saved[field] != value
     ]
     if differing:
         raise UserError(
             f"{folder} holds another run: {'; '.join(differing)}; set it back, or choose another "
-            "--workdir (--init_from takes the weights along)"
+            f"--workdir ({_INIT_FROM.format(folder)})"
         )
     if metadata.corpus["sha256"] != corpus.sha256:
         raise UserError(
             f"the text of {folder} has changed: it was {metadata.corpus['name']} with "
             f"{metadata.corpus['num_bytes']} bytes, sha256 {metadata.corpus['sha256'][:12]}…, and "
             f"{corpus.name} has {len(corpus.data)} bytes, sha256 {corpus.sha256[:12]}…; bring the "
-            "old text back, or choose another --workdir (--init_from takes the weights along)"
+            f"old text back, or choose another --workdir ({_INIT_FROM.format(folder)})"
         )
-    if saved["training.num_updates"] != config.training.num_updates:
-        logging.info(
-            "training.num_updates was %d and is now %d: the schedule of the learning rate changes",
-            saved["training.num_updates"],
-            config.training.num_updates,
-        )
+
+
+def changes(updates: int, saved: Config, config: Config) -> list[dict[str, Any]]:
+    """Returns what a resumed run changes for the updates after the first so many.
+
+    Returns:
+      A `field`, its values `from` and `to`, and the `updates` made before, for each change.
+    """
+    before = saved.flat()
+    return [
+        {"updates": updates, "field": field, "from": before[field], "to": value}
+        for field, value in config.flat().items()
+        if field in CHANGEABLE_FIELDS and before[field] != value
+    ]
+
+
+def log_changes(recorded: list[dict[str, Any]], updates: int) -> None:
+    """Logs a line for each change that begins after the first so many updates."""
+    for change in recorded:
+        if change["updates"] == updates:
+            logging.info("%s was %s and is now %s", *(change[k] for k in ("field", "from", "to")))
+
+
+def with_optimizer(state: TrainState, config: OptimizerConfig) -> TrainState:
+    """Returns a state with its optimizer's part in the structure that a configuration gives it.
+
+    Whether gradients are clipped changes this structure, and none of the arrays in it.
+    """
+    structure = jax.tree.structure(jax.eval_shape(make_optimizer(config).init, state.params))
+    leaves = jax.tree.leaves(state.opt_state)
+    return dataclasses.replace(state, opt_state=jax.tree.unflatten(structure, leaves))
+
+
+def with_seed(state: TrainState, seed: int) -> TrainState:
+    """Returns a state whose updates draw their random numbers from another seed."""
+    key, sharding = np.asarray(keys(np.uint32(seed))[1]), state.key.sharding
+    assert isinstance(sharding, jax.NamedSharding)
+    return dataclasses.replace(state, key=distributed.put(key, sharding))

@@ -5,7 +5,6 @@ finds checkpoints there resumes from the newest, after making sure that it is th
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from charlstm.checkpoint.metadata import METRIC
+from charlstm.checkpoint.metadata import METRIC, read_metadata
+from charlstm.checkpoint.reading import FOLDER, saved_steps
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels
@@ -31,8 +31,9 @@ from charlstm.training.diagnosis.statistics import Block
 from charlstm.training.goodput import Goodput
 from charlstm.training.hooks import Hook
 from charlstm.training.input import load_shared_corpus
+from charlstm.training.metrics_file import plain
 from charlstm.training.program import Program
-from charlstm.training.run_folder import make_run_folder, write_json
+from charlstm.training.run_folder import open_run_folder, write_json
 from charlstm.training.run_info import FILE as INFO_FILE
 from charlstm.training.run_info import run_info
 from charlstm.training.run_state import RunState
@@ -56,7 +57,8 @@ class Run:
       updates: made so far, over all restarts.
       first, last: the updates that this process begins after and ends with.
       levels: n-gram levels of the validation split, in process 0.
-      validation: figures of the validation at this update; empty if there was none.
+      validation: figures of the validation at this update, those that are finite; empty if there
+        was none.
       evaluation_pending: True if preemption left an evaluation off that is still to be made.
       last_line: the newest line of metrics; empty before the first.
       logged_block: the statistics of the updates that were logged at this update, if any.
@@ -108,19 +110,18 @@ class Run:
           UserError: bad input, before anything is compiled or changed.
         """
         goodput = Goodput(began)
-        corpus = load_shared_corpus(config.data)
+        corpus = load_shared_corpus(config.data, _recorded_corpus(workdir))
         corpus.split("valid")  # raises if nothing is held out
         mesh = distributed.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
         run = cls(config, workdir, corpus, mesh, goodput)  # raises if the text is too short
-        make_run_folder(workdir)
-        with jax.set_mesh(mesh):
+        with open_run_folder(workdir), jax.set_mesh(mesh):
             try:
                 run._restore_or_begin(init_from, stop_after)
                 yield run
             except Preempted as end:  # process 0 speaks for all
                 raise Preempted(str(end) if coordination.is_first() else "", end.code) from end
-            except jax.errors.JaxRuntimeError as error:
-                if coordination.is_single_process():
+            except Exception as error:
+                if not coordination.is_loss_of_a_process(error):
                     raise
                 logging.debug("a process was lost", exc_info=error)
                 # Whatever is left to do would wait for the dead.
@@ -135,10 +136,11 @@ class Run:
         self.program = Program(config, self.alphabet, self.mesh)
         saved = self._saver.restore(self.program, config, self._goodput)
         if saved is not None:
+            if init_from is not None:
+                resume.require_same_start(self.workdir, init_from, saved.run_state.init_from)
             logging.info("going on from update %d of %s", saved.updates, self.workdir)
         else:
             saved = self._begin(init_from)
-        write_json(self.workdir / "config.json", config.to_json())
         self.first = self.updates = saved.updates
         self.train_state, self.run_state = saved.train_state, saved.run_state
         self._validation_before = saved.validation
@@ -148,6 +150,9 @@ class Run:
         is_due = saved_config is not None and self.evaluation_is_due()
         self.evaluation_pending = is_due and not saved.validation and self.first <= self.last
         self._accumulator = MetricAccumulator(self.run_state, self.streams.bytes_per_update)
+        if not self.is_finished:
+            write_json(self.workdir / "config.json", config.to_json())
+            resume.log_changes(self.run_state.changes, self.first)
 
     def _begin(self, init_from: str | Path | None) -> Saved:
         """Returns the state of a run that begins, perhaps with the weights of another."""
@@ -159,7 +164,8 @@ class Run:
         if start is not None:
             state = self.program.start_from(start, state)
             logging.info("starting from the weights of %s", init_from)
-        return Saved(0, state, RunState.new(config.optimizer, self._goodput), {})
+        source = None if init_from is None else resume.absolute(init_from)
+        return Saved(0, state, RunState.new(config.optimizer, self._goodput, source), {})
 
     @property
     def is_finished(self) -> bool:
@@ -185,7 +191,9 @@ class Run:
         self.writers = Writers.make(self.workdir, self.first, config.to_json(), writers)
         with self._goodput.lost_to("compile"):
             text = self.corpus.split("train")
-            self._dispatch = self.program.compile(self.streams, text, self.train_state)
+            self._dispatch = self.program.compile(
+                self.streams, text, self.train_state, check=self.corpus.require_unchanged
+            )
             needed = memory.require_memory(self, self._dispatch)
         self._goodput.count_input(self._dispatch.input_seconds)
         startup.log_summary(self)
@@ -263,14 +271,19 @@ class Run:
         every = training.evaluate_every
         return self.updates == training.num_updates or (every > 0 and self.updates % every == 0)
 
-    def set_validation(self, figures: dict[str, float]) -> None:
-        """Takes the figures of a validation; averaging of the parameters may start with it."""
-        self.validation, self.evaluation_pending = figures, False
+    def set_validation(self, figures: Mapping[str, float]) -> None:
+        """Takes the figures of a validation; averaging of the parameters may start with it.
+
+        Figures that are not finite are written down as None and count nowhere.
+        """
+        figures = plain(figures)
+        self.validation = {name: value for name, value in figures.items() if value is not None}
+        self.evaluation_pending = False
         if self.updates == self.first:  # its line was written by an earlier process
-            self.writers.merge({"step": self.updates} | figures)
+            self.writers.merge({"step": self.updates} | dict(figures))
         else:
             self._figures |= figures
-        self._begin_averaging(figures)
+        self._begin_averaging(self.validation)
 
     def _begin_averaging(self, validation: Mapping[str, float]) -> None:
         bits = validation.get(METRIC)
@@ -300,9 +313,7 @@ class Run:
         taken = {"step", "diagnosis"} & set(figures)
         if taken:
             raise UserError(f"run.log has figures named {', '.join(sorted(taken))}: rename them")
-        self.writers.write(
-            {"step": self.updates} | {name: _plain(value) for name, value in figures.items()}
-        )
+        self.writers.write({"step": self.updates} | dict(figures))
 
     def write_line(self) -> None:
         """Writes the line of metrics of the updates since the last one."""
@@ -335,9 +346,10 @@ class Run:
         A validation that was made up for is added to the checkpoint that was saved without.
 
         Raises:
-          UserError: this save or the one before it could not be written.
+          UserError: this save or the one before it could not be written, or the text has changed.
           TrainingFailed: the parameters are not finite.
         """
+        self.corpus.require_unchanged()
         saved = Saved(self.updates, self.train_state, self.run_state, self.validation)
         with self._goodput.lost_to("save"):
             if self._saver.save(saved, self.config):
@@ -372,7 +384,9 @@ class Run:
             self._saver.close()
 
 
-def _plain(value: Any) -> Any:
-    """Returns a figure as JSON has it."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _recorded_corpus(workdir: Path) -> dict[str, Any] | None:
+    """Returns what the newest checkpoint says of the run's text; None if there is none."""
+    for step in saved_steps(workdir / FOLDER):
+        with contextlib.suppress(UserError):
+            return read_metadata(step).corpus
+    return None

@@ -1,26 +1,39 @@
-"""The run folder: made, seen by all processes, and its JSON files."""
+"""The run folder: made, locked, seen by all processes, and its JSON files."""
 
+import contextlib
+import datetime
 import json
 import os
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
+from absl import logging
 
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file
 
+LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
+SECONDS_UNTIL_LOCK_IS_FREE = 10  # a job that was started again may find its predecessor ending
 SECONDS_UNTIL_FOLDER_IS_SEEN = 30  # a network's file system may be late
 
 
-def make_run_folder(folder: Path) -> None:
-    """Makes the run folder, writable, in process 0; makes sure that all processes see it.
+@contextlib.contextmanager
+def open_run_folder(folder: Path) -> Iterator[None]:
+    """Makes the run folder and holds its lock, in process 0; all processes see the folder.
+
+    The lock ends with the process that holds it, however it ends. It keeps other runs out, and
+    nobody who reads.
 
     Raises:
-      UserError: it cannot be written, or another process does not see it.
+      UserError: the folder cannot be written, another run is in it, or a process does not see it.
     """
+    lock = filelock.FileLock(folder / LOCK_FILE, thread_local=False)
 
     def make() -> str:
         try:
@@ -29,14 +42,54 @@ def make_run_folder(folder: Path) -> None:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            return str(error.strerror)
-        return ""
+            return (
+                f"cannot write to the run folder {folder} ({error.strerror}): choose another "
+                "--workdir"
+            )
+        return _take(lock, folder)
 
     trouble = coordination.broadcast(make)
     if trouble:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({trouble}): choose another --workdir"
+        raise UserError(trouble)
+    try:
+        _wait_until_seen(folder)
+        yield
+    finally:
+        if coordination.is_first():
+            (folder / HOLDER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _take(lock: filelock.BaseFileLock, folder: Path) -> str:
+    """Takes the lock of a run folder; returns in one line why that was not possible, if so."""
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            logging.info("waiting for the run in %s to end", folder)
+            lock.acquire(timeout=SECONDS_UNTIL_LOCK_IS_FREE)
+    except filelock.Timeout:
+        return (
+            f"another run is in {folder} ({_holder(folder)}): let it end, or choose another "
+            "--workdir"
         )
+    except OSError as error:
+        return f"cannot lock the run folder {folder} ({error.strerror}): choose another --workdir"
+    since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+    holder = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+    write_json(folder / HOLDER_FILE, holder)
+    return ""
+
+
+def _holder(folder: Path) -> str:
+    try:
+        holder = json.loads((folder / HOLDER_FILE).read_bytes())
+        return f"process {holder['process']} on {holder['host']}, since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "who it is cannot be read"
+
+
+def _wait_until_seen(folder: Path) -> None:
     until = time.monotonic() + SECONDS_UNTIL_FOLDER_IS_SEEN
     while not folder.is_dir():
         if time.monotonic() > until:

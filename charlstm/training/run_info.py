@@ -32,6 +32,7 @@ def run_info(run: "Run") -> dict[str, Any]:
             "valid_bytes": len(corpus.split("valid")),
         },
         "alphabet": {"kind": run.alphabet.kind, "size": run.alphabet.size},
+        "changes": run.run_state.changes,
         "num_parameters": parameters.num_parameters(run.train_state.params),
         "ngram_levels": [dataclasses.asdict(level) for level in run.levels],
         "environment": {

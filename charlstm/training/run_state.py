@@ -38,6 +38,8 @@ class RunState:
       history: for diagnoses.
       skipped: updates whose loss or gradient was not finite, over all restarts.
       skipped_in_a_row: how many of the last updates in a row were skipped, in this process.
+      init_from: the path of the weights that the run began with; None for random ones.
+      changes: of its configuration where it was resumed, see `resume.changes`.
     """
 
     clock: Clock
@@ -46,11 +48,15 @@ class RunState:
     history: History = dataclasses.field(default_factory=History)
     skipped: int = 0
     skipped_in_a_row: int = 0
+    init_from: str | None = None
+    changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def new(cls, optimizer: OptimizerConfig, goodput: Goodput) -> "RunState":
+    def new(
+        cls, optimizer: OptimizerConfig, goodput: Goodput, init_from: str | None = None
+    ) -> "RunState":
         """Returns the state of a run that begins; `goodput` counts from its process's start."""
-        return cls(Clock(), goodput, Validations.of(optimizer))
+        return cls(Clock(), goodput, Validations.of(optimizer), init_from=init_from)
 
     @classmethod
     def from_json(
@@ -64,6 +70,8 @@ class RunState:
             Validations.of(optimizer, saved.get("validations")),
             History.from_json(saved.get("diagnosis", {})),
             saved["skipped"],
+            init_from=saved.get("init_from"),
+            changes=list(saved.get("changes", [])),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,4 +82,6 @@ class RunState:
             "goodput": self.goodput.to_json(),
             "diagnosis": self.history.to_json(),
             "validations": self.validations.to_json(),
+            "init_from": self.init_from,
+            "changes": self.changes,
         }

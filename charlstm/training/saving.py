@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from charlstm.checkpoint.failures import reading
 from charlstm.checkpoint.metadata import Metadata
 from charlstm.checkpoint.writing import Checkpoints
 from charlstm.config import Config
@@ -15,6 +16,7 @@ from charlstm.errors import TrainingFailed
 from charlstm.runtime import coordination
 from charlstm.training import resume
 from charlstm.training.goodput import Goodput
+from charlstm.training.metrics_file import FILE as METRICS_FILE
 from charlstm.training.program import Program
 from charlstm.training.run_info import versions
 from charlstm.training.run_state import RunState
@@ -49,10 +51,12 @@ class Saver:
 
     def __init__(self, workdir: Path, config: Config, alphabet: Alphabet, corpus: Corpus):
         training = config.training
-        self._checkpoints = Checkpoints(workdir, training.keep_last, training.keep_every)
+        self._checkpoints = Checkpoints(
+            workdir, training.keep_last, training.keep_every, beside=[workdir / METRICS_FILE]
+        )
         self._workdir, self._alphabet, self._corpus = workdir, alphabet, corpus
         self._last = 0  # the updates of the newest checkpoint, or of a run that begins
-        step = self._checkpoints.latest_step()
+        step = self._checkpoints.newest()
         self._newest = None if step is None else (step, self._checkpoints.metadata(step))
 
     @property
@@ -75,11 +79,19 @@ class Saver:
             return None
         step, metadata = self._newest
         resume.require_same_run(self._workdir, metadata, config, self._corpus)
+        saved = metadata.config
         with goodput.lost_to("restore"):
-            items = self._checkpoints.restore(step, program.abstract_state().to_items())
-        run_state = RunState.from_json(metadata.clock, config.optimizer, goodput)
+            abstract = resume.with_optimizer(program.abstract_state(), saved.optimizer)
+            items = self._checkpoints.restore(step, abstract.to_items())
+        state = resume.with_optimizer(TrainState.from_items(items), config.optimizer)
+        if config.training.seed != saved.training.seed:
+            state = resume.with_seed(state, config.training.seed)
+        run_state = reading(
+            self._workdir, lambda: RunState.from_json(metadata.clock, config.optimizer, goodput)
+        )
+        run_state.changes += resume.changes(step, saved, config)
         self._last = step
-        return Saved(step, TrainState.from_items(items), run_state, metadata.metrics)
+        return Saved(step, state, run_state, metadata.metrics)
 
     def save(self, saved: Saved, config: Config) -> bool:
         """Starts saving in the background; returns False if there is such a checkpoint already.
@@ -104,6 +116,7 @@ class Saver:
                     "name": self._corpus.name,
                     "sha256": self._corpus.sha256,
                     "num_bytes": len(self._corpus.data),
+                    "source": self._corpus.source,
                 },
                 clock=saved.run_state.to_json(),
                 metrics=saved.validation,

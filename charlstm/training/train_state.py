@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from charlstm.model.parameters import Params
 from charlstm.model.stack import Carry
@@ -20,7 +21,7 @@ class TrainState:
       params: float32.
       opt_state: optax's own.
       carry: {"h", "c"} [L, B, H] float32.
-      key: uint32 [2], the seed of all randomness of the run; it never changes.
+      key: uint32 [2], the seed of all randomness of the updates; see `keys`.
       average: see `averaging`; empty without it.
     """
 
@@ -46,3 +47,9 @@ class TrainState:
     def from_items(cls, items: Mapping[str, Any]) -> "TrainState":
         """Is the inverse of `to_items`."""
         return cls(params=items["params"], average=items.get("average", {}), **items["progress"])
+
+
+def keys(seed: int | np.unsignedinteger | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the key of the initial parameters, and the `key` of the state, from a run's seed."""
+    for_params, for_updates = jax.random.split(jax.random.key(seed))
+    return for_params, jax.random.key_data(for_updates)

@@ -1,5 +1,6 @@
 """The training loop: dispatches, and between them hooks."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,8 @@ def train(
       Preempted: `stop` asked for the end, and the run has been saved.
     """
     every_hook = all_hooks(config.training, hooks)
-    with Run.open(
-        config, Path(workdir), init_from=init_from, stop_after=stop_after, began=began
-    ) as run:
+    workdir = Path(os.path.expanduser(workdir))
+    with Run.open(config, workdir, init_from=init_from, stop_after=stop_after, began=began) as run:
         if run.is_finished:
             num_updates = run.config.training.num_updates
             logging.info("nothing to do: %s is at update %d of %d", workdir, run.first, num_updates)

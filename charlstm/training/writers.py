@@ -13,14 +13,17 @@ from typing import Any, Protocol
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.sampling.text import printable
-from charlstm.training.metrics_file import MetricsFile, is_figures
+from charlstm.training.metrics_file import MetricsFile, is_figures, plain
 
 TENSORBOARD_FOLDER = "tensorboard"
 WANDB_ID_FILE = "wandb_id"
 
 
 class Writer(Protocol):
-    """Takes the figures and samples of a run as it goes."""
+    """Takes the figures and samples of a run as it goes.
+
+    Figures are plain JSON values; one that is not finite is None.
+    """
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Takes the figures, or a diagnosis, of an update; `step` is among them."""
@@ -55,10 +58,12 @@ class Writers:
         """Returns the writers that are asked for beside the run folder's own.
 
         Raises:
-          UserError: an extra is not installed.
+          UserError: an extra is not installed, or the run folder has no room for its own writer.
         """
-        is_first = coordination.is_first()
-        return cls(run, [make(run, step, config) for make in others] if is_first else [])
+        if not coordination.is_first():
+            return cls(run, [])
+        MetricsFile.check(run)
+        return cls(run, [make(run, step, config) for make in others])
 
     def open_metrics_file(self, step: int) -> None:
         """Adds the run folder's own writer, which drops the lines of updates after `step`."""
@@ -67,16 +72,16 @@ class Writers:
                 self._writers.insert(0, MetricsFile(self._run, step))
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """See `Writer`."""
+        """See `Writer`; numbers may be those of NumPy and JAX, and need not be finite."""
         with self._errors():
             for writer in self._writers:
-                writer.write(values)
+                writer.write(plain(values))
 
     def merge(self, values: Mapping[str, Any]) -> None:
-        """See `Writer`."""
+        """See `Writer`; numbers as for `write`."""
         with self._errors():
             for writer in self._writers:
-                writer.merge(values)
+                writer.merge(plain(values))
 
     def sample(self, step: int, drawn: bytes) -> None:
         """See `Writer`."""

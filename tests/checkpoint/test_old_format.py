@@ -83,4 +83,4 @@ def test_it_resumes_as_if_the_code_had_not_changed(charlstm, old_run):
         # Another processor rounds otherwise.
         np.testing.assert_allclose(*values.T, rtol=1e-4)
     metadata = old_run / "checkpoints" / "40" / "metadata" / "metadata"
-    assert json.loads(metadata.read_text())["format_version"] == 1
+    assert json.loads(metadata.read_text())["format_version"] == 2

@@ -1,6 +1,7 @@
 """`charlstm report` as users run it, its pages in a real browser."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -183,6 +184,9 @@ def test_a_run_is_watched_to_its_end(environment, text_file, tmp_path, charlstm)
     [
         ((), "no run is named"),
         (("/nowhere",), "no run folder"),
+        (("RUN/about.json",), "is a file and no run folder"),
+        (("--watch", "RUN/about.json"), "is a file and no run folder"),
+        (("RUN/samples",), "is no run folder"),
         (("RUN", "--output=/nowhere/page.html"), "no folder /nowhere"),
         (("RUN", "--output=RUN"), "cannot write"),
     ],
@@ -191,3 +195,13 @@ def test_bad_input_is_refused_with_one_line(charlstm, trained, arguments, says):
     done = charlstm("report", *(argument.replace("RUN", str(trained)) for argument in arguments))
     assert done.returncode == 2 and done.stdout == ""
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_text_whose_name_is_no_utf_8_is_trained_on_and_reported(charlstm, text_file, tmp_path):
+    text = shutil.copy(text_file, tmp_path / os.fsdecode(b"caf\xe9.txt"))
+    flags = f"--workdir={tmp_path / 'run'}", *TINY, "--stop_after=1"
+    done = charlstm("train", f"--corpus={text}", *flags)
+    assert done.returncode == 0, done.stderr
+    done = charlstm("report", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9.txt, " in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -14,6 +14,8 @@ import pytest
 from conftest import TINY
 from run_folders import checkpoints, metrics, parameters
 
+from charlstm.checkpoint.reading import resolve
+
 
 @pytest.fixture
 def train(charlstm, text_file):
@@ -57,7 +59,8 @@ def test_a_run_leaves_its_folder_complete(uninterrupted):
     assert lines[-1]["train_bits_per_byte"] < lines[0]["train_bits_per_byte"]
     config = json.loads((uninterrupted / "config.json").read_text())
     assert config["model"]["hidden_size"] == 16
-    assert {entry.name for entry in uninterrupted.iterdir()} == {
+    shown = {entry.name for entry in uninterrupted.iterdir() if not entry.name.startswith(".")}
+    assert shown == {
         "about.json",
         "config.json",
         "metrics.jsonl",
@@ -122,6 +125,42 @@ def test_a_finished_run_is_left_alone(train, trained, tmp_path):
     assert (folder / "metrics.jsonl").read_text() == before
 
 
+def test_the_best_checkpoint_outlives_restarts_kills_and_preemption(
+    train, text_file, environment, tmp_path
+):
+    flags = ["--config.training.num_updates=1000000", "--config.training.evaluate_every=1000000"]
+    flags += ["--config.training.checkpoint_every=5"]
+    validated = train(tmp_path, "--stop_after=20")
+    assert validated.returncode == 0, validated.stderr
+    config = (*flags, "--config.optimizer.schedule=cosine")
+    command = [sys.executable, "-m", "charlstm", "train", f"--corpus={text_file}"]
+    command += [f"--workdir={tmp_path}", *TINY, *config]
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
+        newest = checkpoints(tmp_path)[-1]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while checkpoints(tmp_path)[-1] < newest + 10 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait() == code
+        assert 20 in checkpoints(tmp_path) and checkpoints(tmp_path)[-1] > newest
+    assert train(tmp_path, *config, f"--stop_after={checkpoints(tmp_path)[-1] + 1}").returncode == 0
+    assert 20 in checkpoints(tmp_path)
+    assert resolve(tmp_path).name == "20"
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(train, uninterrupted, tmp_path):
+    assert train(tmp_path, "--stop_after=33").returncode == 0
+    cut_short(tmp_path / "checkpoints" / "33")
+    done = train(tmp_path)
+    assert done.returncode == 0, done.stderr
+    passed_over = tmp_path / "checkpoints" / "33"
+    assert f"passing over the checkpoint {passed_over}: " in done.stderr
+    assert "going on from update 30" in done.stderr
+    assert (tmp_path / "checkpoints" / "33.damaged").is_dir()
+    assert (parameters(tmp_path, 40) == parameters(uninterrupted, 40)).all()
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(5, 45, 5))
+
+
 def test_last_best_and_permanent_checkpoints_are_kept(train, tmp_path):
     done = train(tmp_path, "--config.training.keep_last=1", "--config.training.keep_every=20")
     assert done.returncode == 0, done.stderr
@@ -136,6 +175,9 @@ def test_weights_of_another_run_start_a_new_one(train, uninterrupted, tmp_path):
         metrics(tmp_path)[0]["train_bits_per_byte"]
         < metrics(uninterrupted)[2]["train_bits_per_byte"]
     )
+    # The same command goes on, as after any end.
+    again = train(tmp_path, f"--init_from={uninterrupted}", "--stop_after=6")
+    assert again.returncode == 0 and "going on from update 5" in again.stderr, again.stderr
 
 
 def test_print_config_shows_the_result_and_stops(charlstm, tmp_path):
@@ -250,23 +292,35 @@ class TestBadInput:
         done = train(tmp_path / "run", f"--init_from={trained}", "--config.model.alphabet=bytes")
         assert_refused(done, "alphabet")
 
-    def test_truncated_checkpoint(self, train, trained, tmp_path):
-        """Each file of the newest checkpoint cut short in turn; none may be taken for whole."""
-        origin = trained / "checkpoints" / "40"
-        files = [path for path in origin.rglob("*") if path.is_file() and path.stat().st_size]
-        needed = [path for path in files if path.stat().st_size > 200]
-        assert len(needed) >= 3
-        largest = max(needed, key=lambda path: path.stat().st_size)
+    def test_no_checkpoint_is_whole(self, train, trained, tmp_path):
         folder = tmp_path / "run"
         shutil.copytree(trained, folder)
-        victim = folder / "checkpoints" / "40" / largest.relative_to(origin)
-        os.truncate(victim, victim.stat().st_size // 2)
+        for step in checkpoints(folder):
+            cut_short(folder / "checkpoints" / str(step))
         before = snapshot(folder)
         done = train(folder, "--config.model.alphabet=corpus", "--config.training.num_updates=50")
-        assert_refused(done, "checkpoints/40", "damaged")
+        assert_refused(done, str(folder), "is whole", "--workdir")
+        assert snapshot(folder) == before
+
+    @pytest.mark.parametrize("source", ["nothing", "trained"])
+    def test_weights_for_a_run_that_has_begun_without_them(self, train, trained, source, tmp_path):
+        """Not even if they are those of the run itself."""
+        folder, weights = tmp_path / "run", trained if source == "trained" else tmp_path / source
+        shutil.copytree(trained, folder)
+        before = snapshot(folder)
+        done = train(folder, "--config.model.alphabet=corpus", f"--init_from={weights}")
+        assert_refused(done, str(folder), f"--init_from={weights}", "--workdir")
         assert snapshot(folder) == before
 
 
+def cut_short(checkpoint):
+    """Truncates the largest file of a checkpoint to half of its length."""
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
 def snapshot(folder):
-    """Every file below the folder with its content."""
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below the folder with its content, but for the lock."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: path.read_bytes() for path in files if path.name != ".lock"}

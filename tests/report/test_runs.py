@@ -1,11 +1,15 @@
 """A run folder is read while it is written, whatever it lacks."""
 
 import json
+import os
 
 import pytest
+from absl import logging
 
 from charlstm.errors import UserError
+from charlstm.pages import html
 from charlstm.report import runs
+from charlstm.report.page import render
 
 
 def line(step, **values):
@@ -37,6 +41,75 @@ def test_a_file_written_anew_is_read_anew(tmp_path):
 def test_lines_that_are_none_are_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\x00\x00\n[1]\n{}\n" + line(2) + "nonsense\n")
     assert runs.MetricsTail(tmp_path / "metrics.jsonl").lines() == [{"step": 2}]
+
+
+def test_lines_that_are_none_are_counted_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(line(1).encode() + b'42\n\xff\xfe\x80\n{"step": "x"}\n{"step": 2')
+    tail = runs.MetricsTail(path)
+    assert tail.lines() == tail.lines() == [{"step": 1}]
+    (notice,) = said
+    assert "3 line(s) that are no figures" in notice
+
+
+def test_a_folder_in_place_of_the_metrics_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").mkdir()
+    (reader,) = runs.readers([str(tmp_path)])
+    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl"):
+        reader.read()
+
+
+def test_a_file_is_no_run_folder_also_where_a_run_is_waited_for(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UserError, match=r"a\.txt is a file and no run folder"):
+        runs.readers([str(tmp_path / "a.txt")])
+    (reader,) = runs.readers([str(tmp_path)])
+    with pytest.raises(UserError, match="is no run folder"):
+        reader.read()
+
+
+def test_a_page_is_whole_whatever_the_numbers_are(tmp_path):
+    """Null, not finite, or beyond a float: as another program may have written them."""
+    (tmp_path / "config.json").write_text("{}")
+    lines = [
+        line(5, seconds=1, train_bits_per_byte=2.5, gradient_norm=None, valid_bits_per_byte=None),
+        line(10, seconds=float("nan"), train_bits_per_byte=float("inf"), goodput=None),
+        line(15, seconds=10**400, valid_bits_per_byte=float("nan"), learning_rate=10**400),
+        line(20, seconds=2, valid_bits_per_byte=3.5, valid_nats=None, lost_seconds={"save": None}),
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    about = {"ngram_levels": [dict.fromkeys(LEVEL, "x")], "num_parameters": "many", "changes": [3]}
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    (reader,) = runs.readers([str(tmp_path)])
+    run = reader.read()
+    assert run.best() == run.last_validated() == json.loads(lines[-1])
+    page = render([run], tmp_path / "report.html")
+    data = page.partition('<script type="application/json" id="data">')[2].partition("<")[0]
+    (bits, *_) = json.loads(data, parse_constant=pytest.fail)["charts"]
+    assert [point["value"] for point in bits["data"]["values"]] == [2.5, 3.5]
+
+
+LEVEL = ("order", "bits_per_byte", "accuracy", "fit_bytes", "scored_bytes")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
+def test_names_that_are_no_utf_8_are_shown_as_far_as_they_can_be(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9#1")
+    trace = folder / "profile" / "perfetto_trace.json.gz"
+    trace.parent.mkdir(parents=True)
+    trace.touch()
+    name = os.fsdecode(b"caf\xe9.txt")
+    (folder / "config.json").write_text(json.dumps({"data": {"corpus": name}}))
+    (folder / "about.json").write_text(json.dumps({"corpus": {"name": name, "num_bytes": 5}}))
+    (reader,) = runs.readers([str(folder)])
+    output = tmp_path / os.fsdecode(b"page\xe9.html")
+    html.write(output, render([reader.read()], output))
+    page = output.read_text(encoding="utf-8")
+    assert page.count("caf\\xe9.txt") == 2 and "<h1>caf\\xe9#1</h1>" in page
+    assert 'href="caf%E9%231/profile/perfetto_trace.json.gz"' in page
 
 
 def test_a_run_may_lack_everything_but_its_configuration(tmp_path):

@@ -41,8 +41,8 @@ def assert_same_curve(folder, alone):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-# Devices of one process, processes of one device, and several of several.
-@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (1, 8), (2, 2), (4, 8)])
+# Devices of one process, and processes of one device; several of several are split below.
+@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 2)])
 def test_loss_curve_does_not_depend_on_processes_and_devices(train, alone, processes, devices):
     assert_same_curve(train(processes, devices), alone)
 
@@ -52,7 +52,6 @@ def test_loss_curve_does_not_depend_on_processes_and_devices(train, alone, proce
     [
         (1, 8, {"model": 2, "data": 4}),
         (2, 4, {"shard": "optimizer"}),
-        (1, 8, {"shard": "parameters"}),
         (4, 4, {"shard": "parameters", "model": 2}),
     ],
     ids=str,
@@ -69,6 +68,8 @@ def test_loss_curve_does_not_depend_on_what_is_split(train, alone, processes, de
         ({"NUM_PROCESSES": "2"}, "PROCESS_ID"),
         ({"NUM_PROCESSES": "2", "PROCESS_ID": "2"}, "below NUM_PROCESSES=2"),
         ({"NUM_PROCESSES": "2", "PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        ({"NUM_PROCESSES": "²"}, "NUM_PROCESSES"),
+        ({"OMPI_COMM_WORLD_SIZE": "two"}, "OMPI_COMM_WORLD_SIZE"),
     ],
 )
 def test_an_environment_that_makes_no_sense_is_refused(environment, says):
@@ -76,9 +77,61 @@ def test_an_environment_that_makes_no_sense_is_refused(environment, says):
         distributed.initialize(environment=environment)
 
 
-def test_a_process_that_nobody_spoke_of_is_alone():
-    for environment in {}, {"NUM_PROCESSES": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}:
+KUBEFLOW = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        KUBEFLOW,
+        {"COORDINATOR_ADDRESS": "a", "COORDINATOR_PORT": "1"},
+        {"PROCESS_ID": "0"},
+        {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a"},
+        {"PMI_SIZE": "2", "PMI_RANK": "0"},
+        {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "0"},
+        {"TPU_WORKER_HOSTNAMES": "a,b", "JAX_PLATFORMS": "cpu"},
+    ],
+    ids=lambda environment: next(iter(environment)),
+)
+def test_a_process_that_is_one_of_several_never_trains_alone_without_a_word(environment):
+    with pytest.raises(UserError, match="one of several") as caught:
         distributed.initialize(environment=environment)
+    name = next(iter(environment))
+    assert f"{name}={environment[name]}" in str(caught.value)
+    for variable in ("NUM_PROCESSES,", "PROCESS_ID and", "JAX_COORDINATOR_ADDRESS=HOST:PORT"):
+        assert variable in str(caught.value)
+    distributed.initialize(environment=environment | {"NUM_PROCESSES": "1"})
+    assert not distributed.jax.distributed.is_initialized()
+
+
+def test_one_of_several_that_is_not_understood_leaves_no_run_folder(
+    charlstm, environment, tmp_path
+):
+    flags = f"--workdir={tmp_path / 'run'}", *SMALL
+    done = charlstm("train", *flags, env=environment | KUBEFLOW)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "JAX_NUM_PROCESSES=2" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_process_that_nobody_spoke_of_is_alone():
+    for environment in (
+        {},
+        {"NUM_PROCESSES": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a"},
+        KUBEFLOW | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+        {"JAX_COORDINATOR_PORT": "1234"},  # of the coordinator that JAX finds with SLURM
+    ):
+        distributed.initialize(environment=environment)
+    assert not distributed.jax.distributed.is_initialized()
+
+
+def test_a_coordinator_is_no_riddle_where_the_launcher_counts_its_processes():
+    names = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
+    slurm = {f"SLURM_{name}": "1" for name in names}
+    for launcher in slurm, {"OMPI_COMM_WORLD_SIZE": "1"}:
+        several = launcher | {"JAX_COORDINATOR_ADDRESS": "a:1", "WORLD_SIZE": "2"}
+        distributed.initialize(environment=several)
     assert not distributed.jax.distributed.is_initialized()
 
 

@@ -1,8 +1,11 @@
 """Averages of the parameters against their formulas, and through a run that is interrupted."""
 
+import functools
+import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,12 +21,16 @@ from charlstm.data.corpus import Alphabet
 from charlstm.runtime import distributed
 from charlstm.training import averaging
 from charlstm.training.averaging import Validations
+from charlstm.training.console import NullConsole
 from charlstm.training.program import Program
+from charlstm.training.run import Run
+from charlstm.training.writers import Writers
 
 TESTS = Path(__file__).parents[1]
 WINDOWS = np.random.default_rng(0).integers(0, 9, (12, 6, 4)).astype(np.uint8)
 
 
+@functools.cache
 def trajectory(kind, decay=0.5, start=None):
     """Parameters and averages before the first update and after each, as float64 vectors."""
     config = Config(
@@ -75,8 +82,8 @@ def test_triggered_is_the_parameters_until_it_starts_and_then_their_mean():
 
 def test_averaging_does_not_change_what_is_trained():
     plain = trajectory("none")
-    for kind in ("ema", "triggered"):
-        for (wanted, _), (found, _) in zip(plain, trajectory(kind, start=None), strict=True):
+    for averaged in trajectory("ema", 0.3), trajectory("triggered", start=4):
+        for (wanted, _), (found, _) in zip(plain, averaged, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
 
 
@@ -97,6 +104,19 @@ def test_the_trigger_is_that_of_the_paper(patience):
                 break
             past.append(loss)
     assert not Validations(0).update(1, 1.0)
+
+
+def test_a_validation_that_is_not_finite_never_starts_averaging(tmp_path):
+    run = Run.__new__(Run)  # as far as a validation concerns it
+    run.run_state = types.SimpleNamespace(validations=Validations(1))
+    run.console, run.writers, run._figures = NullConsole(), Writers(tmp_path, []), {}
+    run.first = 0
+    for run.updates, bits in enumerate((3.0, 3.0, math.inf, math.nan), 1):
+        run.set_validation({"valid_bits_per_byte": bits, "valid_accuracy": 0.5})
+    assert run.validation == {"valid_accuracy": 0.5}
+    assert run._figures["valid_bits_per_byte"] is None  # of the line of metrics
+    validations = run.run_state.validations
+    assert validations.bits == [3.0, 3.0] and not validations.started
 
 
 def averaged_run(folder, text, stop_after=None, **fields):
@@ -153,7 +173,7 @@ OPTIONS = {
     "model.output_dropout": 0.2,
     "model.dropout_kind": "locked",
     "training.num_updates": 8,
-    "training.sample_every": 8,
+    "training.sample_every": 0,
     "training.evaluate_every": 1,
     "optimizer.learning_rate": 0.01,
 }

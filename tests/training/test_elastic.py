@@ -155,6 +155,22 @@ def test_a_killed_process_ends_the_others_with_a_clear_message(start, tmp_path):
     assert f"going on from update {saved}" in again.text()
 
 
+def test_a_process_that_is_killed_during_a_save_is_not_taken_for_a_full_disk(start, tmp_path):
+    """The other learns of it from the save: a barrier, or a sum over both, that does not come."""
+    every_update = (
+        "--config.training.checkpoint_every=1",
+        "--config.training.updates_per_dispatch=1",
+    )
+    group = start(2, tmp_path, ENDLESS, *every_update)
+    group.wait_until(lambda: len(checkpoints(tmp_path)) == 2)
+    group.wait_until(lambda: list((tmp_path / "checkpoints").glob(".*.saving*")))
+    group.processes[1].kill()
+    codes = group.wait(100)
+    assert codes == [1, -signal.SIGKILL], group.text()
+    said = group.outputs[0].read_text()
+    assert "lost the others" in said and "make room" not in said and "Traceback" not in said
+
+
 def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
     """SIGTERM again and again, wherever it falls: import, compilation, evaluation, sample, save."""
     options = (

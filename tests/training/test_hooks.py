@@ -5,11 +5,10 @@ import subprocess
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 from processes import CHEAP
-from run_folders import checkpoints, metrics, parameters
+from run_folders import checkpoints, metrics, numbers, parameters
 
 import charlstm
 from charlstm.errors import UserError
@@ -17,32 +16,17 @@ from charlstm.training.hooks import Profile
 
 FIELDS = {
     "model.num_layers": 2,
-    "model.hidden_size": 8,
     "model.dropout": 0.2,
-    "model.alphabet": "corpus",
-    "data.num_streams": 4,
-    "data.window_length": 8,
-    "optimizer.warmup_updates": 2,
     "training.num_updates": 20,
     "training.log_every": 5,
     "training.evaluate_every": 10,
-    "training.sample_every": 0,
-    "training.checkpoint_every": 0,
-    "training.checkpoint_seconds": 0.0,
     "training.keep_last": 100,
 }
 
 
 @pytest.fixture(scope="module")
-def config(text_file):
-    return charlstm.Config().replace(FIELDS | {"data.corpus": str(text_file)})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(environment):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
-        yield
+def config(small_config):
+    return small_config.replace(FIELDS)
 
 
 class Watch:
@@ -83,10 +67,6 @@ def watched(config, tmp_path_factory):
     hooks = [Watch(4, calls), Watch(7, calls), Watch(0, calls), Watch(10, calls)]
     model = charlstm.train(config, folder, hooks=hooks)
     return folder, hooks, model
-
-
-def numbers(model):
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(model.params)])
 
 
 def test_a_hook_is_called_after_every_so_many_updates(watched):
@@ -294,7 +274,7 @@ def test_a_report_shows_goodput_though_the_last_line_is_a_hooks(watched):
 SHARED = """
 import json, sys
 from charlstm.runtime import distributed
-distributed.set_cpu_devices(int(sys.argv[3]))
+distributed.set_cpu_devices(2)
 distributed.initialize()
 import charlstm
 
@@ -312,26 +292,25 @@ print("end", model.generate(b"a", 12, seed=1))
 """
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (2, 1)])
 def test_a_hook_has_the_whole_model_in_every_process_and_on_one_device(
-    processes, devices, config, watched, environment, free_port, tmp_path
+    config, watched, environment, free_port, tmp_path
 ):
     config = config.replace({"mesh.shard": "parameters"})
     command = [sys.executable, "-c", SHARED, json.dumps(config.to_json()), str(tmp_path / "run")]
     address = f"127.0.0.1:{free_port()}"
-    place = {"JAX_COORDINATOR_ADDRESS": address, "NUM_PROCESSES": str(processes)}
+    place = {"JAX_COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
-            [*command, str(devices)],
+            command,
             env=environment | CHEAP | place | {"PROCESS_ID": str(process)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for process in range(processes)
+        for process in range(2)
     ]
     said = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0] * processes, said
+    assert [process.returncode for process in started] == [0, 0], said
     lines = [[line for line in out.splitlines() if "[Gloo]" not in line] for out, _ in said]
     assert all(told == lines[0] for told in lines)
     first, last, end = lines[0]

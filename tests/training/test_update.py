@@ -72,18 +72,37 @@ def test_an_update_is_the_gradient_step_of_the_reference(carry_state):
     np.testing.assert_allclose(metrics.gradient_norm, norm, rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def dropping():
+    """A program with dropout, and its update alone."""
+    program, _ = make(dropout=0.3)
+    return program, jax.jit(program.update())
+
+
+@pytest.fixture(scope="module")
+def dispatches(dropping):
+    """The program's dispatches: of a text on the device, and of one from the host."""
+    program, _ = dropping
+    with jax.set_mesh(distributed.make_mesh(4)):
+        state = program.initialize(5)
+        return {
+            resident: program.compile(STREAMS, TEXT, state, resident) for resident in (True, False)
+        }
+
+
 @pytest.mark.parametrize("resident", [True, False], ids=["on device", "from host"])
-def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(resident):
+def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(
+    resident, dropping, dispatches
+):
     """Bit for bit, with one compilation for all lengths and no transfer but the explicit ones."""
     results = []
     with jax.set_mesh(distributed.make_mesh(4)):
         for counts in ((11,), (1,) * 11, (2, 8, 1)):
-            program, state = make(dropout=0.3)
-            dispatch = program.compile(STREAMS, TEXT, state, resident)
+            state = dropping[0].initialize(5)
             step, losses = 0, []
             with jax.transfer_guard("disallow"):
                 for count in counts:
-                    state, metrics = dispatch(state, step, count)
+                    state, metrics = dispatches[resident](state, step, count)
                     step += count
                     losses.append(jax.device_get(metrics).nats[:count])
             results.append((state, np.concatenate(losses)))
@@ -93,35 +112,32 @@ def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(resident):
     assert int(results[0][0].step) == 11
 
 
-def test_text_from_host_and_on_device_train_alike():
-    states = []
+def test_text_from_host_and_on_device_train_alike(dropping, dispatches):
     with jax.set_mesh(distributed.make_mesh(4)):
-        for resident in (True, False):
-            program, state = make()
-            dispatch = program.compile(STREAMS, TEXT, state, resident)
-            states.append(dispatch(state, 700, 5)[0])
+        states = [
+            dispatches[resident](dropping[0].initialize(5), 700, 5)[0] for resident in (True, False)
+        ]
     for a, b in zip(leaves(states[0]), leaves(states[1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_dropout_masks_differ_from_update_to_update():
-    program, state = make(dropout=0.5)
-    window = STREAMS.window(TEXT, 0)
-    jitted = jax.jit(program.update())
-    one = jitted(state, window)[1].nats
-    assert jitted(state, window)[1].nats == one
+def test_dropout_masks_differ_from_update_to_update(dropping):
+    program, update = dropping
+    state, window = program.initialize(5), STREAMS.window(TEXT, 0)
+    one = update(state, window)[1].nats
+    assert update(state, window)[1].nats == one
     later = dataclasses.replace(state, step=jnp.int32(1))
-    assert jitted(later, window)[1].nats != one
+    assert update(later, window)[1].nats != one
 
 
-def test_an_update_that_is_not_finite_changes_nothing_but_the_step():
-    program, state = make()
-    update = program.update()
+def test_an_update_that_is_not_finite_changes_nothing_but_the_step(dropping):
+    program, update = dropping
+    state = program.initialize(5)
     broken = jax.tree.map(lambda leaf: leaf, state)
     broken.params["head"]["bias"] = state.params["head"]["bias"].at[0].set(jnp.nan)
-    after, metrics = jax.jit(update)(broken, STREAMS.window(TEXT, 0))
+    after, metrics = update(broken, STREAMS.window(TEXT, 0))
     assert metrics.skipped == 1 and after.step == 1
     for a, b in zip(leaves(after)[1:], leaves(broken)[1:], strict=True):
         np.testing.assert_array_equal(a, b)
-    _, metrics = jax.jit(update)(state, STREAMS.window(TEXT, 0))
+    _, metrics = update(state, STREAMS.window(TEXT, 0))
     assert metrics.skipped == 0

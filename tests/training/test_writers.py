@@ -2,17 +2,19 @@
 
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TINY
 
 from charlstm.sampling.text import printable
-from charlstm.training.writers import WANDB_ID_FILE, WandbWriter, scalars
+from charlstm.training.writers import WANDB_ID_FILE, WandbWriter, Writers, scalars
 
 # Read by a process of its own: the reader's libraries warn of things that are not ours.
 READ_EVENTS = """
@@ -96,6 +98,38 @@ def test_a_diagnosis_is_text_at_weights_and_biases():
     writer._run = Run()
     writer.write({"step": 7} | said)
     assert logged == [(7, {"diagnosis": "overfitting: the network learns its text by heart"})]
+
+
+def test_every_writer_is_given_plain_values_and_none_for_what_is_not_finite(tmp_path):
+    told = []
+
+    class Writer:
+        def write(self, values):
+            told.append(values)
+
+        merge = write
+
+    writers = Writers(tmp_path, [Writer(), Writer()])
+    given = {
+        "step": 3,
+        "perplexity": math.inf,
+        "of_numpy": np.float32("nan"),
+        "of_jax": jnp.array([1.0, -jnp.inf]),
+        "nested": {"norm": np.float64(2.5), "norms": (math.nan, 1)},
+        "text": "nan",
+    }
+    writers.write(given)
+    writers.merge(given)
+    wanted = {
+        "step": 3,
+        "perplexity": None,
+        "of_numpy": None,
+        "of_jax": [1.0, None],
+        "nested": {"norm": 2.5, "norms": [None, 1]},
+        "text": "nan",
+    }
+    assert told == [wanted] * 4
+    assert dict(scalars(told[0])) == {"nested/norm": 2.5}
 
 
 def test_numbers_are_grouped():

@@ -17,6 +17,7 @@ from charlstm.training.diagnosis.statistics import (
     Validation,
     Verdict,
     level_of,
+    readable,
 )
 
 # Levels and losses are in bits per byte.
@@ -34,6 +35,8 @@ FEW_WINDOWS = 4
 # Clipping that hardly ever stops sets the step size in the gradient's place.
 CLIPPED_SHARE, RARELY_CLIPPED = 0.95, 0.5
 CLIPPED_BLOCKS = 4
+# A gradient of a larger norm comes of parameters that have grown, and no such norm is clipped to.
+LARGEST_NORM = 100.0
 
 # Validation has been worse than its best, by more than chance, this many times in a row.
 WORSE_VALIDATIONS = 3
@@ -47,6 +50,8 @@ SUSPICIOUSLY_LARGE, SUSPICIOUSLY_SMALL = 3e-3, 3e-4
 RISEN_BY, RISEN_BLOCKS = 0.5, 3
 STUCK_BLOCKS, STUCK_WITHIN = 4, 0.02
 MOST_SKIPPED = 5  # of the updates of two blocks
+# A loss so far above that of a mere guess needs no other sign.
+GUESSED_BITS, HOPELESS_BITS = 8.0, 100.0
 SLOW_BLOCKS = 4
 LEAST_SHARE_MADE = 0.2  # of the updates, before a run is called slow
 
@@ -57,12 +62,14 @@ def streams_too_short(setting: Setting) -> Verdict:
     if windows >= FEW_WINDOWS:
         return False
     fitting = max(1, int(setting.num_streams * windows / FEW_WINDOWS))
+    cures = [f"data.num_streams (to {fitting} or so)"] if setting.num_streams > 1 else []
+    cures += ["data.window_length"] if setting.window_length > 1 else []
     return Diagnosis(
         "streams_too_short",
         f"each of the {setting.num_streams} streams has {setting.stream_bytes} bytes, "
         f"{windows:.2g} windows of {setting.window_length}: the whole text is read in so few "
-        f"updates, and hardly anything is carried from window to window; lower data.num_streams "
-        f"(to {fitting} or so) or data.window_length",
+        f"updates, and hardly anything is carried from window to window; "
+        + (f"lower {' or '.join(cures)}" if cures else "take a longer text"),
     )
 
 
@@ -89,7 +96,7 @@ def state_unused(
     if zeroed > carried + NO_WORSE:
         return False
     cure = (
-        "use windows of many bytes (data.window_length=64), or another learning rate"
+        "use longer windows (data.window_length; 64 is usual), or another learning rate"
         if carry_state
         else "set data.carry_state=true"
     )
@@ -123,7 +130,8 @@ def overfitting(validations: Sequence[Validation]) -> Verdict:
     return Diagnosis(
         "overfitting",
         f"validation was best at update {best.step} ({best.valid:.3f} bpb) and has risen to "
-        f"{last.valid:.3f} while training fell from {best.train:.3f} to {last.train:.3f}: the "
+        f"{readable(last.valid, 3)} while training fell from {readable(best.train, 3)} to "
+        f"{readable(last.train, 3)}: the "
         f"network learns its text by heart; that best checkpoint is kept and used; more text, "
         f"model.dropout, optimizer.weight_decay or a smaller model help",
     )
@@ -140,6 +148,12 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
             f"{recent.skipped} of the last {recent.updates} updates had a loss or gradient that "
             "was not finite",
         )
+    if blocks[-1].mean_bits > HOPELESS_BITS:
+        return _too_high(
+            setting,
+            f"the training loss is {readable(blocks[-1].mean_bits)} bpb, and a mere guess has "
+            f"{GUESSED_BITS:g}",
+        )
     settled = [block for block in blocks if block.step - block.updates >= setting.warmup_updates]
     last = settled[-RISEN_BLOCKS:]
     best = min(blocks, key=lambda block: block.mean_bits)
@@ -150,7 +164,7 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
         return _too_high(
             setting,
             f"the training loss was {best.mean_bits:.2f} bpb at update {best.step}, has risen and "
-            f"stays above {min(block.mean_bits for block in after_best):.2f}",
+            f"stays above {readable(min(block.mean_bits for block in after_best))}",
         )
     stuck = settled[-STUCK_BLOCKS:]
     frequencies, bigram = level_of(setting.levels, 0), level_of(setting.levels, 1)
@@ -171,16 +185,22 @@ def learning_rate_too_high(setting: Setting, blocks: Sequence[Block]) -> Verdict
                 else f"the training loss leaps about at {lowest:.2f} bpb and more, above this "
                 f"text's byte frequencies ({frequencies:.2f})",
             )
-    if recent.skipped == 0 and blocks[-1].mean_bits < best.mean_bits + RISEN_BY / 2:
+    sane = (GUESSED_BITS if frequencies is None else frequencies) + RISEN_BY
+    if recent.skipped == 0 and blocks[-1].mean_bits < min(best.mean_bits + RISEN_BY / 2, sane):
         return False
     return None
+
+
+def validation_not_finite(setting: Setting, step: int) -> Diagnosis:
+    """Returns what a validation means whose score is not a finite number."""
+    return _too_high(setting, f"the validation at update {step} is not finite")
 
 
 def _too_high(setting: Setting, seen: str) -> Diagnosis:
     return Diagnosis(
         "learning_rate_too_high",
         f"{seen}: optimizer.learning_rate={setting.learning_rate:g} is too high; start again with "
-        f"{setting.learning_rate / 4:.2g} or so",
+        f"a lower one, {min(setting.learning_rate / 4, setting.largest_rate):.2g} or so",
     )
 
 
@@ -208,19 +228,23 @@ def learning_rate_too_low(setting: Setting, blocks: Sequence[Block]) -> Verdict:
     if not falls and not still:
         return None
     left = setting.num_updates - last.step
-    usual = setting.learning_rate * USUAL / max(setting.relative_update, 1e-30)
+    relative = setting.relative_update
+    usual = setting.learning_rate * USUAL / relative if relative else setting.largest_rate
+    usual = min(usual, setting.largest_rate)
+    rate = f"optimizer.learning_rate={setting.learning_rate:g} (to {usual:.1g} or so)"
+    cures = [rate] if usual > setting.learning_rate else []
+    cures += ["training.num_updates"] if falls else []
     pace = max(0.0, late) / (last.step - middle.step)
     below = [level for level in setting.levels if level.bits_per_byte < last.mean_bits]
     following = max(below, key=lambda level: level.bits_per_byte)
-    if last.mean_bits - pace * left <= following.bits_per_byte:
+    if last.mean_bits - pace * left <= following.bits_per_byte or not cures:
         return None
     return Diagnosis(
         "learning_rate_too_low",
         f"the training loss is {last.mean_bits:.2f} bpb after {last.step} updates and falls by "
         f"{1000 * pace:.2g} in 1000: the {left} that remain do not bring it to this text's "
         f"{order_name(following.order)} level ({following.bits_per_byte:.2f}); raise "
-        f"optimizer.learning_rate={setting.learning_rate:g} (to {usual:.1g} or so), or "
-        "training.num_updates",
+        f"{', or '.join(cures)}",
     )
 
 
@@ -240,9 +264,14 @@ def gradients_clipped(setting: Setting, blocks: Sequence[Block]) -> Verdict:
     if share < CLIPPED_SHARE:
         return None
     norm = stretch.norms / max(1, stretch.counted)
+    cure = (
+        f"clipping is meant for the exceptions; raise optimizer.clip_norm to {2 * norm:.2g} or so"
+        if norm <= LARGEST_NORM
+        else f"gradients this large come of parameters that have grown; start again with a lower "
+        f"optimizer.learning_rate than {setting.learning_rate:g}"
+    )
     return Diagnosis(
         "gradients_clipped",
         f"gradients were clipped at {share:.0%} of the last {stretch.counted} updates (their norm "
-        f"is {norm:.2g} on average, optimizer.clip_norm={setting.clip_norm:g}): clipping is meant "
-        f"for the exceptions; raise optimizer.clip_norm to {2 * norm:.2g} or so",
+        f"is {norm:.2g} on average, optimizer.clip_norm={setting.clip_norm:g}): {cure}",
     )

@@ -1,11 +1,13 @@
 """The memory of a run for its diagnoses, so that each is reported once."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from charlstm.training.diagnosis import checks
 from charlstm.training.diagnosis.statistics import Block, Diagnosis, Setting, Validation, Verdict
+from charlstm.training.metrics_file import is_number
 
 KEPT = 12  # blocks and validations
 
@@ -23,6 +25,7 @@ class History:
       since_validation: the updates since the last validation.
       active: the codes that were reported and still hold.
       unsure: the codes that held once and must hold twice to be reported.
+      norm: of the parameters that the run began with; 0 before it began.
     """
 
     blocks: list[Block] = dataclasses.field(default_factory=list)
@@ -31,6 +34,7 @@ class History:
     since_validation: Block = dataclasses.field(default_factory=Block)
     active: list[str] = dataclasses.field(default_factory=list)
     unsure: list[str] = dataclasses.field(default_factory=list)
+    norm: float = 0.0
 
     def update(self, setting: Setting, seen: Block) -> list[Diagnosis]:
         """Adds updates; returns the diagnoses to report now."""
@@ -41,14 +45,13 @@ class History:
         self.blocks = _recent([*self.blocks, self.pending], key=lambda block: block.mean_bits)
         self.pending = Block()
         high = checks.learning_rate_too_high(setting, self.blocks)
-        found = self._new(
-            ("learning_rate_too_high", high),
-            ("learning_rate_too_low", checks.learning_rate_too_low(setting, self.blocks)),
-        )
+        found = self._new(("learning_rate_too_high", high))
         if "learning_rate_too_high" in self.active:
-            return found  # large gradients come of it
-        clipped = checks.gradients_clipped(setting, self.blocks)
-        return found + self._new(("gradients_clipped", clipped))
+            return found  # a loss that does not fall and large gradients come of it
+        return found + self._new(
+            ("learning_rate_too_low", checks.learning_rate_too_low(setting, self.blocks)),
+            ("gradients_clipped", checks.gradients_clipped(setting, self.blocks)),
+        )
 
     def update_validation(
         self,
@@ -58,7 +61,14 @@ class History:
         carried: float | None,
         zeroed: float | None,
     ) -> list[Diagnosis]:
-        """Adds a validation, see `state_unused`; returns the diagnoses to report now."""
+        """Adds a validation, see `state_unused`; returns the diagnoses to report now.
+
+        One that is not finite is no validation, but a sign.
+        """
+        if not math.isfinite(bits):
+            self.since_validation = Block()
+            high = checks.validation_not_finite(setting, step)
+            return self._new(("learning_rate_too_high", high))
         if self.since_validation.counted:
             validation = Validation(step, bits, self.since_validation.mean_bits)
             self.validations = _recent([*self.validations, validation], key=lambda v: v.valid)
@@ -105,6 +115,7 @@ class History:
             since_validation=Block(**values["since_validation"]),
             active=list(values["active"]),
             unsure=list(values["unsure"]),
+            norm=values.get("norm", 0.0),
         )
 
 
@@ -123,9 +134,9 @@ def validations_of(lines: Iterable[dict[str, Any]], up_to: int) -> list[Validati
     for line in lines:
         if line["step"] > up_to:
             break
-        if isinstance(line.get("train_bits_per_byte"), float):
+        if is_number(line.get("train_bits_per_byte")):
             losses.append(line["train_bits_per_byte"])
-        if isinstance(line.get("valid_bits_per_byte"), float) and losses:
+        if is_number(line.get("valid_bits_per_byte")) and losses:
             train = sum(losses) / len(losses)
             found.append(Validation(line["step"], line["valid_bits_per_byte"], train))
             losses = []

@@ -24,6 +24,9 @@ from charlstm.training.metrics_file import read_figures
 # Of the validation split, for the comparison with a state that is zero before every byte.
 PROBE_BYTES = 2**16
 
+# The largest learning rate that is usual for an optimizer that adapts its steps, and for sgd.
+LARGEST_ADAPTIVE_RATE, LARGEST_SGD_RATE = 0.01, 1.0
+
 # Returns bits per byte of a part of the validation split, with the state as in training and with a
 # state that is zero before every byte; None if the run is to stop.
 Probe = Callable[[LanguageModel], tuple[float, float] | None]
@@ -33,12 +36,13 @@ def setting_of(
     config: Config,
     streams: Streams,
     params: Params,
+    norm: float,
     levels: Sequence[NgramLevel],
 ) -> Setting:
-    """Returns the facts of a run before it begins; `params` are those that it begins with."""
+    """Returns the facts of a run before it begins; `norm` is that of the parameters then."""
     optimizer, data = config.optimizer, config.data
-    norm = float(jax.device_get(jax.jit(optax.tree.norm)(params)))
-    if optimizer.name == "sgd":  # a gradient of norm 1, or as it is clipped
+    is_sgd = optimizer.name == "sgd"
+    if is_sgd:  # a gradient of norm 1, or as it is clipped
         moved = optimizer.learning_rate * (optimizer.clip_norm or 1.0) / (1 - optimizer.momentum)
     else:  # adaptive: every parameter moves by about the rate
         moved = optimizer.learning_rate * math.sqrt(parameters.num_parameters(params))
@@ -52,8 +56,14 @@ def setting_of(
         learning_rate=optimizer.learning_rate,
         clip_norm=optimizer.clip_norm,
         relative_update=moved / max(norm, 1e-30),
+        largest_rate=LARGEST_SGD_RATE if is_sgd else LARGEST_ADAPTIVE_RATE,
         levels=levels,
     )
+
+
+def norm_of(params: Params) -> float:
+    """Returns the global norm of parameters."""
+    return float(jax.device_get(jax.jit(optax.tree.norm)(params)))
 
 
 def make_probe(

@@ -36,6 +36,7 @@ class Setting:
       learning_rate: the highest of the schedule.
       clip_norm: 0: gradients are not clipped.
       relative_update: the change of the parameters by an update at that rate, relative to them.
+      largest_rate: the largest rate that is usual for the optimizer.
       levels: n-gram levels of the validation split; perhaps none.
     """
 
@@ -48,6 +49,7 @@ class Setting:
     learning_rate: float
     clip_norm: float
     relative_update: float
+    largest_rate: float
     levels: Sequence[NgramLevel]
 
     @property
@@ -91,6 +93,11 @@ class Validation:
     step: int
     valid: float
     train: float
+
+
+def readable(value: float, digits: int = 2) -> str:
+    """Returns a figure with so many digits behind the point; of a large one its magnitude."""
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.1e}"
 
 
 def level_of(levels: Sequence[NgramLevel], order: int) -> float | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -22,6 +23,7 @@ SETTING = Setting(
     learning_rate=2e-3,
     clip_norm=1.0,
     relative_update=1e-3,
+    largest_rate=0.01,
     levels=LEVELS,
 )
 
@@ -60,6 +62,14 @@ class TestStreamsTooShort:
         cured = setting(num_streams=20, stream_bytes=64 * 40 // 20)
         assert checks.streams_too_short(cured) is False
 
+    def test_nothing_is_to_be_lowered_that_is_1(self):
+        said = checks.streams_too_short(setting(num_streams=1, stream_bytes=40)).message
+        assert said.endswith("lower data.window_length")
+        said = checks.streams_too_short(setting(window_length=1, stream_bytes=2)).message
+        assert said.endswith("lower data.num_streams (to 8 or so)")
+        shortest = setting(num_streams=1, window_length=1, stream_bytes=2)
+        assert checks.streams_too_short(shortest).message.endswith("take a longer text")
+
 
 class TestStateUnused:
     @pytest.mark.parametrize(
@@ -83,6 +93,10 @@ class TestStateUnused:
             "3.62 bpb is this text's bigram level (3.60): the network is not using its state"
         )
         assert "data.carry_state=true" in found.message
+
+    def test_no_value_is_advised_that_may_be_the_one_that_is_set(self):
+        found = checks.state_unused(LEVELS, True, 3.62, 3.6, 3.6)
+        assert "longer windows" in found.message and "window_length=" not in found.message
 
     def test_without_levels_nothing_is_said(self):
         assert checks.state_unused([], True, 3.62, 3.6, 3.6) is False
@@ -172,6 +186,38 @@ class TestLearningRateTooHigh:
     def test_all_else_is_not(self, seen):
         assert not is_said(checks.learning_rate_too_high(SETTING, seen))
 
+    @pytest.mark.parametrize("levels", [LEVELS, []], ids=["with levels", "without"])
+    def test_a_hopeless_loss_is_said_at_once_and_holds_until_the_loss_is_sane(self, levels):
+        diverged, history = setting(levels=levels, learning_rate=300.0), History()
+        said = []
+        for loss in (1.7e14, 6e26, 2e4, 1.9e4, 1.8e4, 1.7e4, 1.6e4, 120, 14, 9):
+            (seen,) = blocks([loss], clipped=1, norm=6e12)
+            seen.step = (history.blocks or [Block()])[-1].step + 50
+            said += history.update(diverged, seen)
+        (found,) = said  # no word of clipping, or of a rate too low
+        assert found.code == "learning_rate_too_high" and "is 1.7e+14 bpb" in found.message
+        assert history.active == ["learning_rate_too_high"]
+        (seen,) = blocks([4.0])
+        history.update(diverged, dataclasses.replace(seen, step=550))
+        assert history.active == []
+
+    @pytest.mark.parametrize(
+        ("rate", "advised"), [(1000, "0.01"), (1e300, "0.01"), (2e-3, "0.0005")]
+    )
+    def test_no_rate_is_advised_beyond_what_is_usual(self, rate, advised):
+        found = checks.learning_rate_too_high(setting(learning_rate=rate), blocks([9e9]))
+        assert found.message.endswith(f"start again with a lower one, {advised} or so")
+
+    def test_a_validation_that_is_not_finite_is_a_sign_and_no_validation(self):
+        history = History()
+        (seen,) = blocks([4.0])
+        for number, bits in enumerate((math.nan, math.inf, -math.inf)):
+            history.update(SETTING, seen)
+            found = history.update_validation(SETTING, 10 + number, bits, None, None)
+            assert [d.code for d in found] == ["learning_rate_too_high"]
+            assert "validation at update 1" in found[0].message
+            assert history.validations == [] and history.since_validation == Block()
+
     def test_large_steps_that_learn_little_more_than_frequencies(self):
         large = setting(relative_update=0.1)
         for stuck in (4.9, 4.5):
@@ -214,7 +260,26 @@ class TestLearningRateTooLow:
         assert checks.learning_rate_too_low(SETTING, self.SLOW) is False
 
     def test_a_loss_that_stands_still_by_tiny_steps(self):
-        assert is_said(checks.learning_rate_too_low(self.SMALL, blocks([8.5] * 10)))
+        found = checks.learning_rate_too_low(self.SMALL, blocks([8.5] * 10))
+        assert is_said(found) and "training.num_updates" not in found.message
+
+    @pytest.mark.parametrize(
+        ("rate", "relative", "advised"),
+        [
+            (1e-5, 1e-4, "0.0001"),
+            (1e-300, 1e-299, "0.0001"),
+            (1e-5, 0.0, "0.01"),
+            (3.0, 1e-9, None),
+        ],
+    )
+    def test_a_rate_is_advised_that_is_larger_and_usual(self, rate, relative, advised):
+        """The parameters of a run that goes on may have grown beyond all measure."""
+        grown = setting(learning_rate=rate, relative_update=relative)
+        message = checks.learning_rate_too_low(grown, self.SLOW).message
+        assert ("raise optimizer.learning_rate" in message) == (advised is not None)
+        assert advised is None or f"(to {advised} or so), or training.num_updates" in message
+        still = checks.learning_rate_too_low(grown, blocks([8.5] * 10))
+        assert is_said(still) == (advised is not None)
 
 
 class TestGradientsClipped:
@@ -234,6 +299,11 @@ class TestGradientsClipped:
             assert (
                 "100% of the last 200 updates" in found.message and "to 14 or so" in found.message
             )
+
+    def test_no_norm_is_advised_that_only_grown_parameters_have(self):
+        found = checks.gradients_clipped(SETTING, blocks([4] * 6, clipped=1, norm=6e12))
+        assert "optimizer.clip_norm to" not in found.message
+        assert "lower optimizer.learning_rate" in found.message
 
     def test_without_clipping_there_is_none(self):
         assert checks.gradients_clipped(setting(clip_norm=0), blocks([4] * 9)) is False

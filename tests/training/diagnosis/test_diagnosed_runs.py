@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from charlstm.checkpoint.metadata import read_metadata
 from charlstm.config import Config
 from charlstm.data.ngrams import ngram_levels
 from charlstm.training.diagnosis.probing import overfitted
@@ -49,7 +50,7 @@ RUNS = {
     "too slow": (SHORT | {"optimizer.learning_rate": 1e-5}, ["learning_rate_too_low"]),
     "clipped": (SHORT | {"optimizer.clip_norm": 0.01}, ["gradients_clipped"]),
     "crowded": (
-        {"data.num_streams": 2048, "training.num_updates": 20, "training.evaluate_every": 0},
+        {"data.num_streams": 2048, "training.num_updates": 4, "training.evaluate_every": 0},
         ["streams_too_short"],
     ),
 }
@@ -156,6 +157,9 @@ def test_a_run_that_is_stopped_and_continued_says_the_same(run, texts, tmp_path,
     for stop in (125, 250, 325, None):
         run("by heart", tmp_path, stop_after=stop)
     assert diagnoses(tmp_path) == diagnoses(run("by heart"))
+    folders = tmp_path, run("by heart")
+    found, wanted = (read_metadata(f / "checkpoints" / "400").clock["diagnosis"] for f in folders)
+    assert found == wanted and wanted["norm"] > 0
     figures = [line["step"] for line in lines_of(tmp_path) if "diagnosis" not in line]
     assert figures == list(range(25, 401, 25))
 
