@@ -51,30 +51,70 @@ def pytest_xdist_make_scheduler(config, log):
     return LoadFileScheduling(config, log)
 
 
+def pytest_configure(config):
+    """JAX warns of what a killed process left half written, and compiles it anew."""
+    broken = "ignore:Error reading persistent compilation cache entry"
+    config.addinivalue_line("filterwarnings", broken)
+
+
 def pytest_collection_modifyitems(items):
     """Puts the files that take longest first, so that no worker ends long before another."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory):
-    """The environment of the processes: a cache folder of its own.
+@pytest.fixture(autouse=True, scope="session")
+def compiled(tmp_path_factory):
+    """The folder of what is compiled, for the session, by pytest-xdist's workers and by processes.
 
-    What they compile is kept for the session, in a folder that pytest-xdist's workers share: most
-    of them compile the same few programs. The process that runs the tests does not use it, for
-    processes that are killed leave broken files there, of which JAX warns.
+    Most tests compile the same few programs.
     """
-    cache = tmp_path_factory.mktemp("cache")
+    import jax
+
     session = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        session = session.parent
+    folder = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(compiled, tmp_path_factory):
+    """The environment of the processes: a cache folder of its own."""
     return os.environ | {
-        "XDG_CACHE_HOME": str(cache),
-        "JAX_COMPILATION_CACHE_DIR": str(session / "compiled"),
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PLATFORMS": "cpu",
     }
+
+
+@pytest.fixture(scope="module")
+def own_cache(environment):
+    """Lets the tests' own process use the cache folder of the processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_config(own_cache, text_file):
+    """A configuration that `charlstm.train` trains in a second, in the tests' own process."""
+    import charlstm
+
+    return charlstm.Config().replace(
+        {
+            "model.hidden_size": 8,
+            "model.alphabet": "corpus",
+            "data.corpus": str(text_file),
+            "data.num_streams": 4,
+            "data.window_length": 8,
+            "optimizer.warmup_updates": 2,
+            "training.sample_every": 0,
+            "training.checkpoint_every": 0,
+            "training.checkpoint_seconds": 0.0,
+        }
+    )
 
 
 @pytest.fixture(scope="session")

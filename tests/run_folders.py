@@ -25,11 +25,15 @@ def checkpoints(folder):
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def parameters(folder, step):
-    """Returns all numbers of the model at `step`, in one array."""
+def numbers(model):
+    """Returns all numbers of a model, in one array."""
     import jax
 
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(model.params)])
+
+
+def parameters(folder, step):
+    """Returns all numbers of the model at `step`, in one array."""
     import charlstm
 
-    model = charlstm.load(folder / "checkpoints" / str(step))
-    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(model.params)])
+    return numbers(charlstm.load(folder / "checkpoints" / str(step)))

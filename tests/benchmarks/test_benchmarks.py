@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import CHEAP
+
+import charlstm
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--rounds=2", "--turn_seconds=0.02")
@@ -29,7 +32,7 @@ def benchmark(environment, tmp_path):
         command = [sys.executable, "-m", f"benchmarks.{name}", f"--out={tmp_path}", *arguments]
         done = subprocess.run(
             command,
-            env=environment,
+            env=environment | CHEAP,
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -95,7 +98,8 @@ for kind in (Program, BareProgram):
 
 def test_training_without_the_options_code_makes_the_same_updates(environment):
     command = [sys.executable, "-c", SAME_UPDATES]
-    lines = subprocess.check_output(command, env=environment, cwd=ROOT, text=True).splitlines()
+    output = subprocess.check_output(command, env=environment | CHEAP, cwd=ROOT, text=True)
+    lines = output.splitlines()
     ours, bare = ([float(word) for word in line.split()] for line in lines)
     assert ours[1] < ours[0]
     assert bare == pytest.approx(ours, rel=1e-5)
@@ -130,10 +134,15 @@ def test_a_watched_run_is_compared_with_itself(benchmark, text_file):
     assert rows[1]["ratio"] == 1
 
 
-def test_recipe_that_is_cut_short_is_reported_as_far_as_it_got(benchmark, text_file, tmp_path):
+def test_recipe_that_is_cut_short_is_reported_as_far_as_it_got(
+    benchmark, own_cache, text_file, tmp_path
+):
     (tmp_path / "small.py").write_text(SMALL)
-    fixed = [f"--corpus={text_file}", f"--runs={tmp_path / 'runs'}", "--seconds=1000"]
-    report = benchmark("recipes", f"--recipes={tmp_path / 'small.py'}", "--at_once=15", *fixed)
+    config = charlstm.load_config(str(tmp_path / "small.py"))
+    config = config.replace({"data.corpus": str(text_file), "training.num_updates": 10**6})
+    charlstm.train(config, tmp_path / "runs" / "small", stop_after=5)
+    fixed = [f"--corpus={text_file}", f"--runs={tmp_path / 'runs'}"]
+    report = benchmark("recipes", f"--recipes={tmp_path / 'small.py'}", "--at_once=6", *fixed)
     (row,) = report["tables"]["Recipes"]
     assert row["status"] == "as far as it got"
     assert 0 < row["updates"] < row["planned"]

@@ -12,6 +12,7 @@ import pytest
 import recurrence_checks as checks
 from jax.experimental import rnn
 from models import CUDA, TPU, float32, network_of
+from processes import CHEAP
 
 from charlstm.config import Config
 from charlstm.errors import UserError
@@ -106,7 +107,7 @@ from model.recurrence import test_cudnn
 test_cudnn.pretend_cudnn()
 checks.assert_agrees_when_split(Cudnn(), steps=None, target=test_cudnn.CUDA)
 """
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | CHEAP | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
     )

@@ -11,6 +11,7 @@ import lstm_reference as reference
 import pytest
 import recurrence_checks as checks
 from models import TPU, network_of
+from processes import CHEAP
 
 from charlstm.errors import UserError
 from charlstm.model.recurrence import PallasTpu
@@ -99,7 +100,7 @@ import recurrence_checks as checks
 from charlstm.model.recurrence import PallasTpu
 checks.assert_agrees_when_split(PallasTpu())
 """
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | CHEAP | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
     )

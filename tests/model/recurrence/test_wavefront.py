@@ -12,6 +12,7 @@ import lstm_reference as reference
 import pytest
 import recurrence_checks as checks
 from models import float32, network_of
+from processes import CHEAP
 
 from charlstm.model.recurrence import Scan, Wavefront
 
@@ -64,7 +65,7 @@ import recurrence_checks as checks
 from charlstm.model.recurrence import Wavefront
 checks.assert_agrees_when_split(Wavefront(4))
 """
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
+    environment = os.environ | CHEAP | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(TESTS)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
     )
