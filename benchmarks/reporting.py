@@ -163,6 +163,7 @@ def command() -> str:
     """Returns the command line of this process, as one would type it."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
     called = ["python", "-m", main.name] if main else ["python", sys.argv[0]]
+    called[-1] = called[-1].removesuffix(".__main__")  # of a package
     return shlex.join([*called, *sys.argv[1:]])
 
 

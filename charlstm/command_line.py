@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     except Exception:
         traceback.print_exc()
         code = EXIT_FAILED
-    if code in (0, EXIT_SAVED):
+    if code in (0, EXIT_SAVED, EXIT_INTERRUPTED):
         preemption.ignore()
     if code in (EXIT_FAILED, EXIT_BAD_INPUT) and "charlstm.runtime.coordination" in sys.modules:
         # One of several processes that fails must not wait for the others to end.

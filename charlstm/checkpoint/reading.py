@@ -73,7 +73,7 @@ def saved_steps(folder: Path) -> list[Path]:
 
 
 def best_first(steps: Sequence[Path]) -> list[Path]:
-    """Orders checkpoints: those validated by their bits per byte, then the others, newest first."""
+    """Orders checkpoints by their scores, see `score`, and the newer before the older."""
 
     def key(step: Path) -> tuple[float, int]:
         return score(step), -int(step.name)
@@ -82,11 +82,14 @@ def best_first(steps: Sequence[Path]) -> list[Path]:
 
 
 def score(step: Path) -> float:
-    """Returns the validation bits per byte of a checkpoint; infinity if it has none."""
+    """Returns the validation bits per byte of a checkpoint; infinity if it has none.
+
+    It is minus infinity if that cannot be read: it may be the best.
+    """
     try:
         return read_metadata(step).metrics.get(METRIC, math.inf)
     except DamagedCheckpoint:
-        return math.inf
+        return -math.inf
 
 
 def check(folder: Path, items: Collection[str] | None = None) -> Metadata:

@@ -132,12 +132,17 @@ class Checkpoints:
             raise
 
     def _prune(self) -> None:
-        """Deletes what need not be kept: not among the newest, not the best, not for good."""
+        """Deletes what need not be kept: not among the newest, not the best, not for good.
+
+        Nor is a checkpoint deleted of which it cannot be read how good it is.
+        """
         steps = saved_steps(self._folder)
         kept = set(steps[: self._keep_last])
         if self._keep_every:
             kept |= {step for step in steps if int(step.name) % self._keep_every == 0}
-        kept |= {step for step in best_first(steps)[:1] if math.isfinite(score(step))}
+        scores = {step: score(step) for step in best_first(steps)}
+        kept |= {step for step in steps if scores[step] == -math.inf}
+        kept |= set([step for step in scores if math.isfinite(scores[step])][:1])
         for step in set(steps) - kept:
             step.rename(step.with_name(f".{step.name}.deleted"))
         self._clear(".*.deleted")

@@ -110,13 +110,13 @@ class SignalHandler:
 
 
 def ignore() -> None:
-    """Ignores the signals that ask for a save from now on, when there is no more to save.
+    """Ignores the signals that end a run from now on, when there is no more to save.
 
     A launcher that sees the first of several processes end with 75 may send SIGTERM to the rest,
     and while the interpreter closes down it would end them as if they had not been listening.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def exit_at_once(code: int) -> None:

@@ -138,6 +138,8 @@ import os, signal, sys
 from charlstm.__main__ import run
 from charlstm.sampling.decode import Decoder
 
+# Whoever starts a process in the background may have it ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 draw = Decoder.draw
 
 def interrupted(*arguments):

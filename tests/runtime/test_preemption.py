@@ -25,6 +25,15 @@ def test_signals_to_a_run_that_is_ending_change_nothing(text_file, environment, 
     assert "saved at update" in said
 
 
+def test_when_there_is_no_more_to_save_no_signal_ends_the_process():
+    code = (
+        "import os; from charlstm.runtime import preemption; preemption.ignore(); "
+        "[os.kill(os.getpid(), number) for number in (2, 10, 15)]; print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0 and done.stdout == b"alive\n"
+
+
 def holds_back_signals(process):
     """Returns True if SIGTERM waits instead of ending the process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
