@@ -22,7 +22,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     One update to warm up comes before them. The figures of a run are seconds, and
     `checkpoint_bytes`: `plain` and `saving` are the time of the updates, `call` the time until
     `save` returns, `finish` the time until the checkpoint is on disk, and `restore` that of
-    restoring it.
+    verifying and restoring it.
 
     Args:
       spec: as for `Training`, and `folder`, below which checkpoints are written.
@@ -60,7 +60,9 @@ def prepare(spec: dict[str, Any]) -> Competitor:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), training.state
         )
         begin = time.perf_counter()
-        jax.block_until_ready(checkpoints.restore(step, abstract.to_items()))
+        newest = checkpoints.newest()  # compares its digests
+        assert newest == step
+        jax.block_until_ready(checkpoints.restore(newest, abstract.to_items()))
         restore = time.perf_counter() - begin
         files = [path for path in (folder / FOLDER / str(step)).rglob("*") if path.is_file()]
         return {
