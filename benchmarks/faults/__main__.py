@@ -27,6 +27,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the campaign; each trial has a seed 
 _AMOUNTS = flags.DEFINE_list(
     "amounts", [], "KIND=NUMBER of faults that are tried, however long it takes; see --only."
 )
+_JOBS = flags.DEFINE_integer("jobs", 1, "With --amounts: kinds that are tried at a time.", 1)
 _ONLY = flags.DEFINE_string("only", None, f"KIND or KIND:SEED; kinds are {', '.join(KINDS)}.")
 _FOLDER = flags.DEFINE_string(
     "folder", None, "Where the runs are; by default a temporary folder, kept if anything failed."
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         campaign.run(Trial(kind, int(seed)))
     elif _AMOUNTS.value:
         amounts = {kind: int(n) for kind, n in (amount.split("=") for amount in _AMOUNTS.value)}
-        campaign.run_amounts(amounts, _SEED.value)
+        campaign.run_amounts(amounts, _SEED.value, _JOBS.value)
     else:
         campaign.run_for(60 * _MINUTES.value, [kind] if kind else list(KINDS), _SEED.value)
     rows = report.table("Trials", _COLUMNS)

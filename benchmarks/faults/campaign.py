@@ -8,6 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.faults import damages, disk, group, kills, neighbours
@@ -108,13 +109,19 @@ class Campaign:
             if left >= self._longest[kind]:
                 self.run(Trial.of(kind, seed, next(numbers[kind])))
 
-    def run_amounts(self, amounts: Mapping[str, int], seed: int) -> None:
-        """Makes trials until there were so many faults of each kind."""
-        for kind, amount in amounts.items():
+    def run_amounts(self, amounts: Mapping[str, int], seed: int, jobs: int = 1) -> None:
+        """Makes trials until there were so many faults of each kind, of `jobs` kinds at a time."""
+
+        def run_kind(kind: str) -> None:
             for number in itertools.count():
-                if self.tallies.get(kind, Tally()).faults >= amount:
-                    break
+                if self.tallies.get(kind, Tally()).faults >= amounts[kind]:
+                    return
                 self.run(Trial.of(kind, seed, number))
+
+        for processes in (1, 2) if "process" in amounts else (1,):
+            self._bench.expected(processes)  # which all kinds share
+        with ThreadPoolExecutor(jobs) as threads:
+            list(threads.map(run_kind, amounts))
 
     def run(self, trial: Trial) -> None:
         """Makes one trial; its folder is kept if it fails."""

@@ -132,8 +132,7 @@ class Bench:
         self.text.write_text("\n".join(" ".join(rng.choices(words, k=8)) for _ in range(250)))
 
     @functools.cache  # noqa: B019 - one of it lives as long as the campaign
-    def expected(self, processes: int = 1) -> Expected:
-        """Returns the undisturbed run of so many processes; makes it if it is not there."""
+    def _expected(self, processes: int) -> Expected:
         folder = self.folder / f"undisturbed{processes}"
         keep_all = "--config.training.checkpoint_every=1", "--config.training.keep_every=1"
         begin = time.monotonic()
@@ -142,6 +141,10 @@ class Bench:
             said = running[0].said
         require(codes == [0] * processes, "an undisturbed run that ends with 0", f"{codes}: {said}")
         return Expected(folder, time.monotonic() - begin)
+
+    def expected(self, processes: int = 1) -> Expected:
+        """Returns the undisturbed run of so many processes; makes it if it is not there."""
+        return self._expected(processes)
 
     def command(self, name: str, *arguments: str) -> list[str]:
         """Returns the command line of a command of charlstm."""
