@@ -60,7 +60,7 @@ class Trial:
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the trials of a kind."""
+    """Counts the trials of a kind, and names those that failed."""
 
     tried: int = 0
     faults: int = 0
@@ -68,7 +68,7 @@ class Tally:
 
     @property
     def survived(self) -> int:
-        """How many trials ended as promised."""
+        """Returns the number of trials that ended as promised."""
         return self.tried - len(self.failed)
 
 
@@ -90,7 +90,7 @@ class Campaign:
 
     @property
     def failed(self) -> list[str]:
-        """The trials that failed, by their names."""
+        """Returns the names of the trials that failed."""
         return [name for tally in self.tallies.values() for name in tally.failed]
 
     def run_for(self, seconds: float, kinds: Sequence[str], seed: int) -> None:

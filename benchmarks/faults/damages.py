@@ -1,7 +1,6 @@
 """Files of a run that are damaged: one bit flipped, cut short, emptied, or deleted."""
 
 import json
-import math
 import random
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ import charlstm
 from benchmarks.faults.ends import Expected, Keeping, checkpoint, require, require_one_line
 from benchmarks.faults.runs import Bench
 from charlstm.checkpoint import reading
-from charlstm.checkpoint.metadata import METRIC, read_metadata
+from charlstm.checkpoint.metadata import read_metadata
 from charlstm.report import page
 from charlstm.report.runs import readers
 from charlstm.training.metrics_file import FILE as METRICS_FILE
@@ -42,7 +41,7 @@ def damaged_file(bench: Bench, rng: random.Random, folder: Path) -> int:
             expected.require_same_model(charlstm.load(saved), step)
         except charlstm.UserError as error:
             require(is_damaged, f"{saved} is read", error)
-    chosen, best = int(reading.resolve(folder).name), _best(expected)
+    chosen, best = int(reading.resolve(folder).name), expected.best_of(CHECKPOINTS)
     expected.require_same_model(charlstm.load(folder), chosen)
     may_differ = checkpoint(folder, best) in path.parents
     require(chosen == best or may_differ, f"{best} is the best checkpoint", chosen)
@@ -69,7 +68,7 @@ def damaged_run(bench: Bench, rng: random.Random, folder: Path) -> int:
     require("Traceback" not in done.stderr, f"{name} without a traceback", done.stderr[-3000:])
     if name == "report":
         return 1
-    chosen, best = int(reading.resolve(folder).name), _best(expected)
+    chosen, best = int(reading.resolve(folder).name), expected.best_of(CHECKPOINTS)
     is_told = "passing over the checkpoint" in done.stderr
     require(is_told or chosen == best, f"{name} says that it passes over {best}", done.stderr)
     if name != "inspect":
@@ -139,12 +138,6 @@ def _damage(rng: random.Random, folder: Path) -> Path:
     else:
         path.write_bytes(content[: rng.randrange(len(content)) if how == "cut" else 0])
     return path
-
-
-def _best(expected: Expected) -> int:
-    """Returns the update of the best checkpoint of a run that is not damaged yet."""
-    scores = {step: expected.lines[step].get(METRIC, math.inf) for step in CHECKPOINTS}
-    return min(scores, key=lambda step: (scores[step], -step))
 
 
 def reading_command(bench: Bench, name: str, path: Path, folder: Path) -> list[str]:

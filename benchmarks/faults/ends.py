@@ -1,9 +1,10 @@
-"""How a run must end: as an undisturbed one."""
+"""Compares the end of a disturbed run with that of an undisturbed one."""
 
 import dataclasses
 import functools
 import math
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def require_one_line(code: int, said: str, *words: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Keeping:
-    """How often a run saves, and what it keeps: what is computed does not depend on it."""
+    """Sets how often a run saves and what it keeps; what is computed does not depend on it."""
 
     checkpoint_every: int
     keep_last: int
@@ -60,7 +61,7 @@ class Keeping:
 
     @property
     def flags(self) -> list[str]:
-        """The flags that ask for it."""
+        """Returns the flags that ask for it."""
         values = dataclasses.asdict(self)
         return [f"--config.training.{name}={value}" for name, value in values.items()]
 
@@ -79,18 +80,21 @@ class Expected:
 
     @functools.cached_property
     def lines(self) -> dict[int, dict[str, Any]]:
-        """The figures of every update that do not depend on time."""
+        """Returns the figures of every update that do not depend on time."""
         return {line["step"]: line for line in figures(self.folder)}
 
     @functools.cached_property
     def best(self) -> int:
-        """The update with the best validation."""
-        scores = {step: line.get(METRIC, math.inf) for step, line in self.lines.items()}
-        return min(scores, key=lambda step: (scores[step], -step))
+        """Returns the update with the best validation."""
+        return self.best_of(self.lines)
+
+    def best_of(self, steps: Iterable[int]) -> int:
+        """Returns the one of some updates that has the best validation."""
+        return min(steps, key=lambda step: (self.lines[step].get(METRIC, math.inf), -step))
 
     @functools.cached_property
     def samples(self) -> dict[str, bytes]:
-        """The samples by the names of their files."""
+        """Returns the samples by the names of their files."""
         return _samples(self.folder)
 
     @functools.cache  # noqa: B019 - one of it lives as long as the campaign

@@ -55,12 +55,12 @@ class Process:
 
     @property
     def said(self) -> str:
-        """What it has written so far."""
+        """Returns what it has written so far."""
         return self._output.read_text(errors="replace")
 
     @property
     def is_alive(self) -> bool:
-        """True while it has not ended."""
+        """Returns True while it has not ended."""
         return self._popen.poll() is None
 
     def listens(self) -> bool:
@@ -104,7 +104,7 @@ class Process:
 
 
 class Bench:
-    """What all trials share: a text, a cache of compiled programs, and undisturbed runs.
+    """Holds what all trials share: a text, a cache of compiled programs, and undisturbed runs.
 
     Args:
       folder: for all of it, kept when the campaign is over. What an earlier campaign left there is
@@ -144,7 +144,7 @@ class Bench:
 
     def expected(self, processes: int = 1) -> Expected:
         """Returns the undisturbed run of so many processes; makes it if it is not there."""
-        return self._expected(processes)
+        return self._expected(processes)  # one key, however the argument was given
 
     def command(self, name: str, *arguments: str) -> list[str]:
         """Returns the command line of a command of charlstm."""

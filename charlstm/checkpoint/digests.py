@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Collection, Mapping
+from io import BufferedReader
 from pathlib import Path
 
 import xxhash
@@ -19,8 +20,9 @@ def seal(folder: Path) -> dict[str, str]:
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             path = Path(parent, name)
-            digests[path.relative_to(folder).as_posix()] = _digest(path)
-            sync(path)
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = _digest(file)
+                os.fsync(file.fileno())
         sync(Path(parent))
     return digests
 
@@ -37,8 +39,9 @@ def damage(folder: Path, digests: Mapping[str, str], items: Collection[str] | No
         if items is not None and Path(name).parts[0] not in items:
             continue
         try:
-            if _digest(folder / name) != digest:
-                return f"{name} is not as it was written"
+            with (folder / name).open("rb") as file:
+                if _digest(file) != digest:
+                    return f"{name} is not as it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return ""
@@ -49,6 +52,5 @@ def of_text(text: str) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+def _digest(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()

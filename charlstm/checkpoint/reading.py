@@ -72,16 +72,17 @@ def saved_steps(folder: Path) -> list[Path]:
     return sorted(steps, key=lambda step: int(step.name), reverse=True)
 
 
-def best_first(steps: Sequence[Path]) -> list[Path]:
-    """Orders checkpoints by their scores, see `score`, and the newer before the older."""
+def best_first(newest_first: Sequence[Path]) -> dict[Path, float]:
+    """Returns the scores of checkpoints, the best first and of equal ones the newest; see `_score`.
 
-    def key(step: Path) -> tuple[float, int]:
-        return score(step), -int(step.name)
+    Args:
+      newest_first: as `saved_steps` returns them.
+    """
+    scores = {step: _score(step) for step in newest_first}
+    return dict(sorted(scores.items(), key=lambda item: item[1]))
 
-    return sorted(steps, key=key)
 
-
-def score(step: Path) -> float:
+def _score(step: Path) -> float:
     """Returns the validation bits per byte of a checkpoint; infinity if it has none.
 
     It is minus infinity if that cannot be read: it may be the best.

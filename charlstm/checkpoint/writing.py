@@ -21,7 +21,7 @@ from absl import logging
 from charlstm.checkpoint import digests
 from charlstm.checkpoint.failures import DamagedCheckpoint, reading, writing
 from charlstm.checkpoint.metadata import Metadata, encoded, metadata_file, read_metadata
-from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps, score
+from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file, sync
@@ -140,7 +140,7 @@ class Checkpoints:
         kept = set(steps[: self._keep_last])
         if self._keep_every:
             kept |= {step for step in steps if int(step.name) % self._keep_every == 0}
-        scores = {step: score(step) for step in best_first(steps)}
+        scores = best_first(steps)
         kept |= {step for step in steps if scores[step] == -math.inf}
         kept |= set([step for step in scores if math.isfinite(scores[step])][:1])
         for step in set(steps) - kept:
