@@ -8,6 +8,11 @@ import jax.numpy as jnp
 
 from charlstm.runtime.targets import Target
 
+# Time steps in one turn of XLA's loop on a GPU, which launches every kernel by itself. What is
+# stacked in these steps is stored by one kernel, and they share the loop's counter. Measured on an
+# H200, 3 x LSTM(1024), 256 streams: 20.1 ms an update instead of 25.5 ms.
+UNROLL_ON_GPU = 8
+
 
 def scan(
     target: Target,
@@ -23,7 +28,8 @@ def scan(
     and back, at every time step. There arrays of 16-bit floats are read and stored as their bits.
     """
     if not target.is_cpu:
-        return jax.lax.scan(step, state, inputs, reverse=reverse)
+        unroll = UNROLL_ON_GPU if target.is_gpu else 1
+        return jax.lax.scan(step, state, inputs, reverse=reverse, unroll=unroll)
     dtypes = None
 
     def step_on_bits(state: Any, inputs: Any) -> tuple[Any, Any]:

@@ -39,6 +39,11 @@ class Target:
         return cls.of(jax.devices()[0])
 
     @property
+    def is_gpu(self) -> bool:
+        """True for GPUs of any maker."""
+        return self.platform in ("cuda", "rocm")
+
+    @property
     def is_cpu(self) -> bool:
         """True for the processor itself."""
         return self.platform == "cpu"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import CUDA
+from models import CUDA, TPU
 
 from charlstm.model import time_loop
 from charlstm.runtime.targets import Target
@@ -53,3 +53,19 @@ def test_no_time_step_converts_the_whole_stack(inputs):
     assert stacks(jax.lax.scan), (
         "XLA stores bfloat16 in place now: time_loop is not needed any more"
     )
+
+
+def test_a_gpu_makes_several_time_steps_in_one_turn_of_the_loop(inputs):
+    def turns(target):
+        def run(state, inputs):
+            return time_loop.scan(target, step, state, inputs)
+
+        many = jax.tree.map(lambda array: jnp.concatenate([array] * 8), inputs)
+        (loop,) = (
+            equation
+            for equation in jax.make_jaxpr(run)(jnp.ones(5), many).eqns
+            if equation.primitive.name == "scan"
+        )
+        return loop.params["length"] // loop.params["unroll"]
+
+    assert turns(CUDA) == 6 and turns(TPU) == 48
