@@ -79,11 +79,11 @@ def compile_dispatch(
         each dispatch; None decides by its size.
       check: called before the host reads windows, see `HostWindows`.
     """
-    whole = distributed.replicated(mesh)
     if resident is None:
         resident = coordination.broadcast_bool(lambda: len(text) <= resident_bytes())
-    max_updates = MAX_UPDATES_PER_DISPATCH if resident else MAX_UPDATES_PER_HOST_DISPATCH
-    dispatch = make_dispatch(update, streams, max_updates, on_device=resident)
+    max_updates = max_updates_in(resident)
+    compiled = lower_dispatch(update, streams, state, mesh, resident=resident).compile()
+    whole = distributed.replicated(mesh)
 
     def put(number: int, dtype: Any = np.int32) -> jax.Array:
         return distributed.put(np.asarray(number, dtype), whole)
@@ -100,8 +100,50 @@ def compile_dispatch(
         inputs: Callable[[int, int], tuple[jax.Array, ...]] = places
     else:
         inputs = HostWindows(streams, text, max_updates, mesh, check)
-    compiled = dispatch.lower(state, put(0), *inputs(0, 0)).compile()
     return CompiledDispatch(compiled, max_updates, put, inputs)
+
+
+def max_updates_in(resident: bool) -> int:
+    """Returns the most updates of a dispatch, by whether the text is on the devices."""
+    return MAX_UPDATES_PER_DISPATCH if resident else MAX_UPDATES_PER_HOST_DISPATCH
+
+
+def lower_dispatch(
+    update: Update,
+    streams: Streams,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    *,
+    resident: bool,
+) -> jax.stages.Lowered:
+    """Lowers a dispatch for the devices of a mesh, which need not be this machine's.
+
+    Args:
+      update, streams, mesh: see `compile_dispatch`.
+      state: arrays, or their shapes, dtypes and shardings.
+      resident: True if the text is on every device, False if its windows come from the host.
+    """
+    max_updates = max_updates_in(resident)
+    whole = distributed.replicated(mesh)
+
+    def argument(
+        shape: tuple[int, ...], dtype: Any, sharding: jax.NamedSharding
+    ) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    if resident:
+        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
+        inputs = [
+            argument((), np.uint32, whole),
+            argument((streams.num_streams,), np.uint32, by_stream),
+            argument((streams.num_bytes,), np.uint8, whole),
+        ]
+    else:
+        by_stream = distributed.split_streams(mesh, axis=2, ndim=3)
+        shape = (max_updates, streams.window_length + 1, streams.num_streams)
+        inputs = [argument(shape, np.uint8, by_stream)]
+    dispatch = make_dispatch(update, streams, max_updates, on_device=resident)
+    return dispatch.lower(state, argument((), np.int32, whole), *inputs)
 
 
 def make_dispatch(
