@@ -20,6 +20,7 @@ FLOORS: list[dict[str, str]] = [
         "report": "a page with the curves of runs",
         "inspection": "a page with the cells of a model",
     },
+    {"compilation": "compiling for chips that are not there"},
     {"training": "the loop, its hooks, and what a run owns"},
     {"text_model": "charlstm.Model: bytes in, bytes and figures out"},
     {

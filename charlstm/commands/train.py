@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags, logging
 
 from charlstm.commands import _flags, _shared
+from charlstm.commands._devices import set_up_devices
 from charlstm.config import Config, load_config, reference
 from charlstm.errors import UserError
 from charlstm.runtime.preemption import SignalHandler, connect_processes
@@ -84,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     from charlstm.training.trainer import train
 
     hooks, writers = _hooks(signals), _writers()
-    _set_up_devices(config)
+    set_up_devices(config, _NUM_CPU_DEVICES.value)
     distributed.initialize(
         initialization_timeout=_INITIALIZATION_TIMEOUT.value,
         heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
@@ -124,28 +125,6 @@ def _writers() -> list[Any]:
 
     wandb = [] if _WANDB.value is None else [partial(WandbWriter, _WANDB.value)]
     return [*([TensorBoardWriter] if _TENSORBOARD.value else []), *wandb]
-
-
-def _set_up_devices(config: Config) -> None:
-    from charlstm.model.size import hidden_size_within
-    from charlstm.runtime import distributed, xla
-
-    xla.keep_compiled_programs()
-    xla.set_command_buffers(config.model.command_buffers)
-    mesh = config.mesh
-    model = config.model
-    # The text has not been read yet: of a corpus's own alphabet the size is a guess.
-    symbols = 256 if model.alphabet == "bytes" else 100
-    budgeted = hidden_size_within(config, symbols) if model.parameter_budget else 0
-    automatic = distributed.cpu_devices_for(
-        budgeted or model.hidden_size,
-        config.data.num_streams,
-        config.data.window_length,
-        mesh.data,
-        mesh.model,
-        distributed.num_processes_asked_for(),
-    )
-    distributed.set_cpu_devices(_NUM_CPU_DEVICES.value or automatic)
 
 
 def _connect(signals: SignalHandler) -> None:

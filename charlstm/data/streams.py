@@ -29,6 +29,11 @@ def resident_bytes() -> int:
     if device.platform == "cpu":
         return CPU_RESIDENT_BYTES // jax.local_device_count()
     memory = (device.memory_stats() or {}).get("bytes_limit", DEVICE_RESIDENT_BYTES * 8)
+    return resident_bytes_within(memory)
+
+
+def resident_bytes_within(memory: float) -> int:
+    """Returns the largest size of a text that is kept on an accelerator with so many bytes."""
     return min(DEVICE_RESIDENT_BYTES, int(memory * DEVICE_RESIDENT_SHARE))
 
 

@@ -22,6 +22,16 @@ def num_parameters(model: ModelConfig, alphabet_size: int) -> int:
     return embedding + inputs * gates + model.num_layers * (each + vectors) + head
 
 
+def products_per_byte(model: ModelConfig, alphabet_size: int) -> int:
+    """Returns the multiply-adds of one byte's forward pass, those of matrix products.
+
+    A layer has two products [H]·[H, 4H]; the first layer has one, because its input is looked up.
+    The head has one, [H]·[H, V]. Together: L·8H² - 4H² + H·V.
+    """
+    hidden = model.hidden_size
+    return model.num_layers * 8 * hidden**2 - 4 * hidden**2 + hidden * alphabet_size
+
+
 def hidden_size_within(config: Config, alphabet_size: int) -> int:
     """Returns the largest hidden size that `model.parameter_budget` allows; 0 if it allows none.
 

@@ -32,6 +32,7 @@ class CompiledDispatch:
     ):
         """Takes the compiled function, and what makes its arguments except the state."""
         self.max_updates = max_updates
+        self.resident = not isinstance(inputs, HostWindows)
         self._compiled, self._put_count, self._inputs = compiled, put_count, inputs
 
     def __call__(

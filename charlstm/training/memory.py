@@ -4,15 +4,18 @@ XLA plans a program's memory when it compiles it, so what does not fit is known 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
+from charlstm.data.streams import Streams
 from charlstm.errors import UserError
 from charlstm.runtime import coordination, distributed
-from charlstm.training.dispatch import CompiledDispatch
+from charlstm.training.dispatch import CompiledDispatch, max_updates_in
 from charlstm.training.program import Program
 
 if TYPE_CHECKING:
@@ -73,10 +76,85 @@ def require_memory(run: "Run", dispatch: CompiledDispatch) -> int:
     return require_fit(run.config.data.num_streams, multiple, available, needed)
 
 
-def describe(needed: int, available: int | None) -> str:
-    """Returns a line such as `memory: 1.23 GiB of 78.00 GiB on each device`."""
-    of = "" if available is None else f" of {available / GIB:.2f} GiB"
-    return f"memory: {needed / GIB:.2f} GiB{of} on each device"
+@dataclasses.dataclass(frozen=True)
+class MemoryTable:
+    """The bytes of one device that a dispatch needs, by what they hold.
+
+    Attributes:
+      parameters: as they are stored.
+      optimizer: its state, and the average of the parameters if there is one.
+      carry: the states of the streams.
+      text: the training split, or the windows of a dispatch.
+      activations: what the forward pass keeps for the gradient.
+      scratch: everything else that XLA plans: gradients, casts, logits, buffers of collectives.
+    """
+
+    parameters: int
+    optimizer: int
+    carry: int
+    text: int
+    activations: int
+    scratch: int
+
+    @classmethod
+    def of(
+        cls,
+        program: Program,
+        streams: Streams,
+        analysis: Any,
+        *,
+        resident: bool,
+    ) -> "MemoryTable":
+        """Returns the table of a compiled dispatch.
+
+        Args:
+          program, streams: what was compiled.
+          analysis: XLA's account of it.
+          resident: True if the text is on every device.
+        """
+        state = program.abstract_state()
+        parameters = bytes_on_a_device(state.params, program.mesh)
+        optimizer = bytes_on_a_device((state.opt_state, state.average), program.mesh)
+        carry = bytes_on_a_device(state.carry, program.mesh)
+        windows = max_updates_in(False) * (streams.window_length + 1) * streams.num_streams
+        shared = program.mesh.shape[distributed.DATA_AXIS]
+        text = streams.num_bytes if resident else windows // shared
+        rest = max(0, needed_bytes(analysis) - parameters - optimizer - carry - text)
+        # XLA may keep less than was asked for: it computes again what costs little.
+        activations = min(rest, bytes_on_a_device(program.kept_for_the_gradient(), program.mesh))
+        return cls(parameters, optimizer, carry, text, activations, rest - activations)
+
+    @property
+    def total(self) -> int:
+        """Returns the sum of all kinds."""
+        return sum(dataclasses.astuple(self))
+
+    def describe(self, available: int | None) -> str:
+        """Returns two lines: the sum beside what there is, and the kinds."""
+        of = "" if available is None else f" of {available / GIB:.2f} GiB"
+        kinds = ", ".join(f"{name} {readable(size)}" for name, size in self.by_kind().items())
+        return f"memory: {readable(self.total)}{of} on each device\n  {kinds}"
+
+    def by_kind(self) -> dict[str, int]:
+        """Returns the bytes by kind."""
+        return dataclasses.asdict(self)
+
+
+def readable(size: float) -> str:
+    """Returns a number of bytes in GiB, or in MiB if it is below one."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
+
+
+def bytes_on_a_device(tree: Any, mesh: jax.sharding.Mesh) -> int:
+    """Returns the bytes that a tree of arrays, or of their shapes, has on one device of a mesh."""
+
+    def size(leaf: Any) -> int:
+        spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
+        shape = jax.NamedSharding(mesh, spec).shard_shape(leaf.shape)
+        item = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+        return math.prod(shape) * int(item)
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def require_fit(
@@ -112,27 +190,71 @@ def require_fit(
     )
 
 
+def largest_batch(
+    num_streams: int,
+    multiple: int,
+    most: int,
+    available: int,
+    table: MemoryTable,
+    needed: Callable[[int], int | None],
+) -> int:
+    """Returns the largest number of streams that was seen to fit; 0 if none was.
+
+    Args:
+      num_streams: B, of which the table is.
+      multiple: of this the number of streams must be a multiple.
+      most: no more streams than this are tried.
+      available: bytes of one device.
+      table: what B streams need.
+      needed: the bytes that another number of streams needs; None if it does not compile.
+    """
+    fixed = table.parameters + table.optimizer + table.text
+    per_stream = max(1.0, (table.total - fixed) / num_streams)
+    fits, fails = (num_streams, most + 1) if table.total <= available else (0, num_streams)
+    return _search(
+        fits, fails, multiple, available, {num_streams: table.total}, needed,
+        guess=int((available - fixed) / per_stream),
+    )  # fmt: skip
+
+
 def _largest_that_fits(
     num_streams: int, multiple: int, available: int, needed: Callable[[int], int], wanted: int
 ) -> int:
-    """Returns the largest multiple below `num_streams` that was seen to fit; 0 if none was.
+    """Returns the largest multiple below `num_streams` that was seen to fit; 0 if none was."""
+    return _search(
+        0, num_streams, multiple, available, {num_streams: wanted}, needed, guess=num_streams // 2
+    )
+
+
+def _search(
+    fits: int,
+    fails: int,
+    multiple: int,
+    available: int,
+    known: dict[int, int],
+    needed: Callable[[int], int | None],
+    *,
+    guess: int,
+) -> int:
+    """Narrows down the largest multiple that fits, between one that does and one that does not.
 
     What an update needs grows about linearly with the streams: each guess is put on the line
-    through the last two.
+    through two known ones.
     """
-    fits, fails = 0, num_streams
-    known = {num_streams: wanted}
-    guess = num_streams // 2 // multiple * multiple
     for _ in range(MAX_TRIES):
-        guess = max(guess, multiple)
+        guess = max(min(guess, fails - 1) // multiple * multiple, multiple)
         if not fits < guess < fails:
             break
-        known[guess] = needed(guess)
-        if known[guess] <= available:
+        size = needed(guess)
+        if size is not None and size <= available:
             fits = guess
         else:
             fails = guess
+        if size is None:
+            guess = (fits + fails) // 2
+            continue
+        known[guess] = size
         (low, low_bytes), (high, high_bytes) = sorted(known.items())[:2]
         slope = max((high_bytes - low_bytes) / (high - low), 1.0)
-        guess = int(low + (available - low_bytes) / slope) // multiple * multiple
+        guess = int(low + (available - low_bytes) / slope)
     return fits

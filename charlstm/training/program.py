@@ -1,6 +1,9 @@
 """The computation of a configuration: the state it starts from, and its update."""
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +21,7 @@ from charlstm.model.parameters import Params
 from charlstm.runtime import distributed
 from charlstm.runtime.targets import Target
 from charlstm.training.averaging import Averaging
-from charlstm.training.dispatch import CompiledDispatch, compile_dispatch
+from charlstm.training.dispatch import CompiledDispatch, compile_dispatch, lower_dispatch
 from charlstm.training.layout import Layout
 from charlstm.training.optimizer import make_optimizer, make_schedule
 from charlstm.training.train_state import TrainState, keys
@@ -32,10 +35,15 @@ class Program:
       config: the experiment.
       alphabet: of the model.
       mesh: the devices, in force as `jax.set_mesh`.
+
+    Attributes:
+      mesh: as given.
+      target: the kind of its devices.
+      network, optimizer, layout, averaging: what the configuration says.
     """
 
     def __init__(self, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh):
-        self._config, self._alphabet, self._mesh = config, alphabet, mesh
+        self._config, self._alphabet, self.mesh = config, alphabet, mesh
         self.target = Target.of_mesh(mesh)
         self.network = Network.of(
             config.model,
@@ -104,7 +112,7 @@ class Program:
 
         def on_devices(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             spec = jax.P() if leaf.sharding is None else leaf.sharding.spec
-            sharding = jax.NamedSharding(self._mesh, spec)
+            sharding = jax.NamedSharding(self.mesh, spec)
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
         return jax.tree.map(on_devices, shapes)
@@ -126,10 +134,42 @@ class Program:
                 weights=model.weight_dropout,
                 kind=model.dropout_kind,
             ),
-            encode_table=None if alphabet.kind == "bytes" else jnp.asarray(alphabet.encode_table),
+            encode_table=None if alphabet.kind == "bytes" else alphabet.encode_table,
             carry_state=self._config.data.carry_state,
             activation_regularization=training.activation_regularization,
             temporal_activation_regularization=training.temporal_activation_regularization,
+        )
+
+    def kept_for_the_gradient(self) -> list[jax.ShapeDtypeStruct]:
+        """Returns the shapes of what the forward pass of a window keeps, parameters left out."""
+        state, objective = self.abstract_state(), self.objective()
+        data = self._config.data
+        window = jax.ShapeDtypeStruct(
+            (data.window_length + 1, data.num_streams),
+            jnp.uint8,
+            sharding=distributed.split_streams(self.mesh, axis=1, ndim=2),
+        )
+
+        def backward(params: Params, carry: Any, key: jax.Array, window: jax.Array) -> Any:
+            params = self.layout.for_computing(params)
+            key = jax.random.wrap_key_data(key)
+            loss = partial(objective.loss, carry=carry, window=window, key=key)
+            return jax.vjp(loss, params, has_aux=True)[1]
+
+        kept = jax.eval_shape(backward, state.params, state.carry, state.key, window)
+        given = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state.params))
+        found = []
+        for leaf in jax.tree.leaves(kept):
+            if given[leaf.shape, leaf.dtype]:
+                given[leaf.shape, leaf.dtype] -= 1
+            else:
+                found.append(leaf)
+        return found
+
+    def lower(self, streams: Streams, *, resident: bool) -> jax.stages.Lowered:
+        """Lowers the dispatch from shapes alone; see `lower_dispatch`."""
+        return lower_dispatch(
+            self.update(), streams, self.abstract_state(), self.mesh, resident=resident
         )
 
     def compile(
@@ -141,4 +181,4 @@ class Program:
         check: Callable[[], None] = lambda: None,
     ) -> CompiledDispatch:
         """Compiles the dispatch for this state; see `compile_dispatch`."""
-        return compile_dispatch(self.update(), streams, text, state, self._mesh, resident, check)
+        return compile_dispatch(self.update(), streams, text, state, self.mesh, resident, check)

@@ -194,10 +194,10 @@ class Run:
             self._dispatch = self.program.compile(
                 self.streams, text, self.train_state, check=self.corpus.require_unchanged
             )
-            needed = memory.require_memory(self, self._dispatch)
+            memory.require_memory(self, self._dispatch)
         self._goodput.count_input(self._dispatch.input_seconds)
         startup.log_summary(self)
-        logging.info("%s", memory.describe(needed, memory.available_bytes()))
+        logging.info("%s", self._memory_table().describe(memory.available_bytes()))
         if coordination.is_first():
             self.levels = cached_ngram_levels(self.corpus, "valid")
         write_json(self.workdir / INFO_FILE, run_info(self))
@@ -210,6 +210,12 @@ class Run:
             hook.start(self)
         self._begin_averaging(self._validation_before)
         self._goodput.started()
+
+    def _memory_table(self) -> memory.MemoryTable:
+        """Returns the memory that an update needs of each device, by what it holds."""
+        analysis = self._dispatch.memory_analysis()
+        resident = self._dispatch.resident
+        return memory.MemoryTable.of(self.program, self.streams, analysis, resident=resident)
 
     # Updates.
 

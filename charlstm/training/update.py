@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from charlstm.model.dropout import Dropout
@@ -48,7 +49,7 @@ class Objective:
 
     network: Network
     dropout: Dropout
-    encode_table: jax.Array | None
+    encode_table: np.ndarray | None
     carry_state: bool = True
     activation_regularization: float = 0.0
     temporal_activation_regularization: float = 0.0
@@ -92,11 +93,15 @@ class Objective:
         return loss
 
 
-def encode(table: jax.Array, text: jax.Array) -> jax.Array:
+def encode(table: np.ndarray, text: jax.Array) -> jax.Array:
     """Returns symbols of bytes: uint8 of any shape and sharding, by the table uint8 [256]."""
     spec = jax.typeof(text).sharding.spec
     sharding = None if jax.sharding.get_abstract_mesh().empty else spec
-    return table.at[text.astype(jnp.int32)].get(out_sharding=sharding, mode="promise_in_bounds")
+    return (
+        jnp.asarray(table)
+        .at[text.astype(jnp.int32)]
+        .get(out_sharding=sharding, mode="promise_in_bounds")
+    )
 
 
 def make_update(
