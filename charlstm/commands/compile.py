@@ -54,15 +54,10 @@ def main(argv: Sequence[str]) -> None:
     _shared.no_more_arguments(argv)
     config = load_config(_CONFIG.value).replace(dict(_overrides))
     # jax is loaded only once the flags are known good.
-    import jax
-
     from charlstm.compilation.compiling import Machine, compile_for
-    from charlstm.compilation.topologies import Topology
 
     if _TOPOLOGY.value is not None:
-        topology = Topology.parse(_TOPOLOGY.value)
-        jax.config.update("jax_platforms", "cpu")  # whatever chips are here are not needed
-        machine = Machine.of(topology)
+        machine = Machine.named(_TOPOLOGY.value)
     else:
         set_up_devices(config)
         machine = Machine.here()

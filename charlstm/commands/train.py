@@ -53,6 +53,11 @@ _PROFILE = flags.DEFINE_string(
 _TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write event files for TensorBoard too.")
 _WANDB = flags.DEFINE_string("wandb", None, "Project at Weights & Biases to tell too.")
 _PRINT_CONFIG = flags.DEFINE_boolean("print_config", False, "Show the configuration and end.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "With --print_config: show what automatic choices mean for CHIP:SHAPE, as `charlstm compile`.",
+)
 
 _overrides: dict[str, str] = {}
 
@@ -73,6 +78,8 @@ def main(argv: Sequence[str]) -> None:
     """Trains as the flags say."""
     _shared.no_more_arguments(argv)
     config = _configuration()
+    if _TOPOLOGY.value is not None:
+        config = _resolved(config, _TOPOLOGY.value)
     if _PRINT_CONFIG.value:
         print(json.dumps(config.to_json(), indent=2))
         return
@@ -101,6 +108,17 @@ def main(argv: Sequence[str]) -> None:
         stop=signals,
         began=process_began(),
     )
+
+
+def _resolved(config: Config, topology: str) -> Config:
+    if not _PRINT_CONFIG.value:
+        raise UserError(
+            f"--topology={topology} goes with --print_config: training runs on the devices of this "
+            "machine, and `charlstm compile` compiles for others"
+        )
+    from charlstm.compilation.compiling import Machine, resolved
+
+    return resolved(config, Machine.named(topology))
 
 
 def _hooks(signals: SignalHandler) -> list[Any]:

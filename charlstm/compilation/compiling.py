@@ -21,7 +21,8 @@ from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams, resident_bytes, resident_bytes_within
 from charlstm.errors import UserError
 from charlstm.model.network import Network
-from charlstm.runtime import distributed
+from charlstm.runtime import distributed, xla
+from charlstm.runtime.targets import Target
 from charlstm.training import program
 from charlstm.training.memory import MemoryTable, available_bytes, largest_batch
 
@@ -68,6 +69,17 @@ class Machine:
         devices = jax.devices()
         chip = chip_of_kind(devices[0].device_kind)
         return cls("this machine", devices, chip, available_bytes(), resident_bytes())
+
+    @classmethod
+    def named(cls, topology: str) -> "Machine":
+        """Returns the devices of a topology by its name; JAX itself keeps to the CPU then.
+
+        Raises:
+          UserError: see `Topology.parse` and `Topology.devices`.
+        """
+        parsed = Topology.parse(topology)
+        jax.config.update("jax_platforms", "cpu")  # whatever chips are here are not needed
+        return cls.of(parsed)
 
     @property
     def devices_of_a_host(self) -> int:
@@ -197,6 +209,31 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
         memory_bytes_per_byte=memory_bytes_per_byte(config, size, dtype.itemsize),
         compile_seconds=seconds,
     )
+
+
+def resolved(config: Config, machine: Machine) -> Config:
+    """Returns the configuration with what its automatic choices mean on a machine.
+
+    Raises:
+      UserError: the configuration does not suit the devices.
+    """
+    sizes = config.mesh.data, config.mesh.model
+    mesh = make_mesh(machine.devices, config.data.num_streams, *sizes)
+    network = Network.of(
+        config.model,
+        Target.of_mesh(mesh),
+        num_streams=config.data.num_streams,
+        model_devices=config.mesh.model,
+    )
+    values: dict[str, Any] = {
+        "model.compute_dtype": network.compute.dtype.name,
+        "mesh.data": mesh.shape[distributed.DATA_AXIS],
+    }
+    if config.mesh.model == 1:  # layers that are split have no other recurrence to choose
+        values["model.recurrence"] = network.recurrence.name
+    if config.model.command_buffers == "auto":
+        values["model.command_buffers"] = "on" if xla.COMMAND_BUFFERS_HELP else "off"
+    return config.replace(values)
 
 
 def _compile(

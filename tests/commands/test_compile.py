@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY
 
 from charlstm.compilation import topologies
-from charlstm.compilation.compiling import Machine, Subject, compile_for
+from charlstm.compilation.compiling import Machine, Subject, compile_for, resolved
 from charlstm.compilation.topologies import Topology
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
@@ -133,3 +133,16 @@ def test_a_tpu_slice_splits_layers_with_collectives_in_the_time_loop_and_nothing
     report = compile_for(tensor_parallel, Machine.of(Topology.parse("v5e:2x2")), find_largest=False)
     in_loop = {(each.kind, each.axis) for each in report.collectives if each.in_time_loop}
     assert in_loop == {("all-gather", "model"), ("reduce-scatter", "model")}
+
+
+@needs(GPU)
+@pytest.mark.gpu_compile
+def test_automatic_choices_are_shown_for_chips_elsewhere():
+    config = resolved(subject().config, Machine.of(Topology.parse("h100:4")))
+    assert (config.model.compute_dtype, config.model.recurrence) == ("bfloat16", "scan")
+    assert config.mesh.data == 4
+
+
+def test_training_for_chips_elsewhere_is_refused(charlstm):
+    refused = charlstm("train", "--topology=h100:4")
+    assert refused.returncode == 2 and "`charlstm compile`" in refused.stderr

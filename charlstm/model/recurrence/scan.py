@@ -43,6 +43,7 @@ class Scan(LayerByLayer):
         alone.
     """
 
+    name: ClassVar[str] = "scan"
     takes_any_cell: ClassVar[bool] = True
     keep: Literal["gates", "state"] = "gates"
 

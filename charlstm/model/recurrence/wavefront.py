@@ -44,6 +44,7 @@ class Wavefront(Recurrence):
       chunk_size: the largest number of time steps in a chunk; chunks are made equally long.
     """
 
+    name: ClassVar[str] = "wavefront"
     takes_connections: ClassVar[bool] = False
     chunk_size: int = 32
 
