@@ -115,14 +115,15 @@ def run_interleaved(
     """
     outcomes = [Outcome(entry) for entry in entries]
     with contextlib.ExitStack() as stack:
-        children: dict[int, _Child] = {}
+        children: dict[int, Child] = {}
         for number, outcome in enumerate(outcomes):
             say(f"starting {outcome.entry.name}")
-            with _reasons(outcome):
-                child = stack.enter_context(_start(outcome.entry))
+            with reasons(outcome):
+                child = stack.enter_context(start(outcome.entry))
+                child.prepare(outcome.entry)
                 outcome.info = child.read(START_LIMIT)["info"]
                 chosen = outcome.entry.count
-                outcome.count = chosen or _count_for(child, run_seconds)
+                outcome.count = chosen or count_for(child.seconds_of(), run_seconds)
                 if chosen:
                     child.run(chosen)
                 children[number] = child
@@ -131,7 +132,7 @@ def run_interleaved(
             say(f"round {round_number + 1} of {rounds}")
             for number in list(children):
                 outcome = outcomes[number]
-                with _reasons(outcome):
+                with reasons(outcome):
                     reply = children[number].run(outcome.count, outcome.entry.warm_up)
                     outcome.seconds.append(reply["seconds"])
                     outcome.values.append(reply["values"])
@@ -148,36 +149,50 @@ def run_interleaved(
     return outcomes
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
     """Reports why a competitor cannot be measured."""
 
 
 @contextlib.contextmanager
-def _reasons(outcome: Outcome) -> Iterator[None]:
+def reasons(outcome: Outcome) -> Iterator[None]:
+    """Makes what a competitor refuses inside this context its outcome's status."""
     try:
         yield
-    except _Refusal as reason:
+    except Refusal as reason:
         outcome.status = str(reason)
 
 
-def _count_for(child: "_Child", run_seconds: float) -> int:
-    """Returns how many units of work take about `run_seconds`."""
-    child.run(1)
-    count, seconds = 1, child.run(1)["seconds"]
+def count_for(run: Callable[[int], float], run_seconds: float) -> int:
+    """Returns how many units of work take about `run_seconds`; `run` returns those of a number."""
+    run(1)
+    count, seconds = 1, run(1)
     while seconds < run_seconds / 4:
         count = min(8 * count, math.ceil(count * run_seconds / max(seconds, 1e-6)))
-        seconds = child.run(count)["seconds"]
+        seconds = run(count)
     return max(1, math.ceil(count * run_seconds / seconds))
 
 
-class _Child:
-    """Talks to a competitor's process from the parent's side."""
+class Child:
+    """Talks to a process of competitors from the parent's side.
+
+    A `name` tells competitors that share the process apart; one alone has none.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path):
         self._process, self._log = process, log
         self._rest = b""
 
+    @property
+    def has_ended(self) -> bool:
+        """Returns True if the process is no more."""
+        return self._process.poll() is not None
+
+    def prepare(self, entry: Entry, name: str = "") -> None:
+        """Asks it to prepare a competitor; the next reply has its `info`."""
+        self.send({"module": entry.module, "spec": entry.spec, "name": name})
+
     def send(self, message: dict[str, Any]) -> None:
+        """Asks it for something without waiting for the reply."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -185,13 +200,17 @@ class _Child:
         except BrokenPipeError:
             pass  # the next read reports why
 
-    def run(self, count: int, warm_up: int = 0) -> dict[str, Any]:
+    def run(self, count: int, warm_up: int = 0, name: str = "") -> dict[str, Any]:
         """Makes it do `count` units of work, after `warm_up` units that are not measured."""
-        self.send({"count": count, "warm_up": warm_up})
+        self.send({"count": count, "warm_up": warm_up, "name": name})
         return self.read(RUN_LIMIT)
 
+    def seconds_of(self, name: str = "") -> Callable[[int], float]:
+        """Returns a function that runs units of work and returns the seconds that they took."""
+        return lambda count: float(self.run(count, name=name)["seconds"])
+
     def read(self, limit: float) -> dict[str, Any]:
-        """Returns its next reply; raises `_Refusal` if it failed or does not answer in time."""
+        """Returns its next reply; raises `Refusal` if it failed or does not answer in time."""
         assert self._process.stdout is not None
         descriptor, deadline = self._process.stdout.fileno(), time.monotonic() + limit
         with selectors.DefaultSelector() as selector:
@@ -199,25 +218,26 @@ class _Child:
             while b"\n" not in self._rest:
                 if not selector.select(deadline - time.monotonic()):
                     self._process.kill()
-                    raise _Refusal(f"failed: no answer in {limit:.0f} s")
+                    raise Refusal(f"failed: no answer in {limit:.0f} s")
                 piece = os.read(descriptor, 2**16)
                 if not piece:
                     lines = self._log.read_text(errors="replace").split("\n")
                     last = next((line for line in reversed(lines) if line.strip()), "no message")
                     code = self._process.wait()
-                    raise _Refusal(f"failed: its process ended with code {code}: {last[:200]}")
+                    raise Refusal(f"failed: its process ended with code {code}: {last[:200]}")
                 self._rest += piece
         line, _, self._rest = self._rest.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         if "missing" in reply:
-            raise _Refusal(f"not installed ({reply['missing']})")
+            raise Refusal(f"not installed ({reply['missing']})")
         if "error" in reply:
-            raise _Refusal(f"failed: {reply['error']}")
+            raise Refusal(f"failed: {reply['error']}")
         return reply
 
 
 @contextlib.contextmanager
-def _start(entry: Entry) -> Iterator[_Child]:
+def start(entry: Entry) -> Iterator[Child]:
+    """Starts a process for competitors with the interpreter and the environment of one."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         environment = os.environ | ENVIRONMENT | entry.environment
@@ -235,10 +255,9 @@ def _start(entry: Entry) -> Iterator[_Child]:
                     env=environment,
                 )
             except FileNotFoundError:
-                raise _Refusal(f"not installed ({entry.python})") from None
-        child = _Child(process, log)
+                raise Refusal(f"not installed ({entry.python})") from None
+        child = Child(process, log)
         try:
-            child.send({"module": entry.module, "spec": entry.spec})
             yield child
         finally:
             assert process.stdin is not None and process.stdout is not None

@@ -27,6 +27,7 @@ TINY = (
 # The test files that take longest, in the order in which they are begun.
 LONGEST = (
     "test_benchmarks.py",
+    "test_gpu.py",
     "test_slurm.py",
     "test_elastic.py",
     "test_distributed.py",

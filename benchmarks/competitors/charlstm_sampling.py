@@ -23,10 +23,11 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     Each text starts from a prompt of one byte.
 
     Args:
-      spec: `shape`, whose window_length is not used, and `dtype`.
+      spec: `shape`, whose window_length is not used, and `dtype`; `one_device`, True where a
+        process serves several batches, because it cannot change the number of its CPU devices.
     """
     shape = workloads.Shape(**spec["shape"])
-    mesh = distributed.make_sampling_mesh(shape.num_streams)
+    mesh = distributed.make_sampling_mesh(1 if spec.get("one_device") else shape.num_streams)
     jax.set_mesh(mesh)
     model = _model(shape, Target.of_mesh(mesh)).in_dtype(spec["dtype"])
     settings = decode.Settings(temperature=workloads.TEMPERATURE)

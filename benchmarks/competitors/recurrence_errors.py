@@ -1,5 +1,6 @@
 """Measures how far a recurrence is from the same network in float64, on this device."""
 
+import functools
 from typing import Any
 
 import jax
@@ -39,12 +40,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     mesh = distributed.make_mesh(shape.num_streams, model=model_devices)
     model = _config(spec, shape, model_devices).model
     network = Network.of(model, Target.of_mesh(mesh), model_devices=model_devices)
-    params = parameters.init_params(jax.random.key(0), model, shape.num_symbols)
-    rng = np.random.default_rng(0)
-    sizes = shape.num_layers, shape.num_streams, shape.hidden_size
-    carry = {name: rng.uniform(-0.5, 0.5, sizes).astype(np.float32) for name in ("h", "c")}
-    window = rng.integers(0, shape.num_symbols, (shape.window_length + 1, shape.num_streams))
-    inputs, targets = window[:-1].astype(np.int32), window[1:].astype(np.int32)
+    params, carry, inputs, targets = _problem(shape)
 
     def loss(params: Any, carry: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
         logits, _ = network.apply(params, carry, inputs)
@@ -59,7 +55,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
                 *jax.device_put((inputs, targets), distributed.split_streams(mesh, axis=1, ndim=2)),
             )
             nats, gradients = jax.device_get(jax.jit(jax.value_and_grad(loss))(*arguments))
-        true_nats, true_gradients = _reference(jax.device_get(params), carry, inputs, targets)
+        true_nats, true_gradients = _reference(shape)
         errors = jax.tree.map(_distance, gradients, true_gradients)
         return {
             "loss_error": abs(float(nats) - true_nats) / true_nats,
@@ -91,8 +87,22 @@ def _config(spec: dict[str, Any], shape: workloads.Shape, model_devices: int) ->
     )
 
 
-def _reference(params: Any, carry: Any, inputs: Any, targets: Any) -> tuple[float, Any]:
+@functools.cache
+def _problem(shape: workloads.Shape) -> tuple[Any, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Returns parameters, a carry, inputs and targets, the same for every recurrence."""
+    model = Config().replace(fields_of(shape)).model
+    params = jax.device_get(parameters.init_params(jax.random.key(0), model, shape.num_symbols))
+    rng = np.random.default_rng(0)
+    sizes = shape.num_layers, shape.num_streams, shape.hidden_size
+    carry = {name: rng.uniform(-0.5, 0.5, sizes).astype(np.float32) for name in ("h", "c")}
+    window = rng.integers(0, shape.num_symbols, (shape.window_length + 1, shape.num_streams))
+    return params, carry, window[:-1].astype(np.int32), window[1:].astype(np.int32)
+
+
+@functools.cache
+def _reference(shape: workloads.Shape) -> tuple[float, Any]:
     """Computes loss and gradients with the plain scan in float64, on the CPU."""
+    params, carry, inputs, targets = _problem(shape)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         exact = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (params, carry))
         value_and_grad = jax.jit(jax.value_and_grad(plain_scan.loss, has_aux=True))

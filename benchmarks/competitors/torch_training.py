@@ -58,8 +58,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     torch.set_num_threads(num_cores())
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    _allow_tf32(tf32)
 
     model = Model(shape, spec["inputs"]).to(device, parameter_dtype)
     graphed = bool(spec.get("graph"))
@@ -101,6 +100,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     make_update = _captured(update) if graphed else update
 
     def run(count: int) -> dict[str, float]:
+        _allow_tf32(tf32)  # others in this process may have another precision
         for _ in range(count):
             make_update()
         figures = {"nats": loss.item()}  # waits for all updates
@@ -114,6 +114,11 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     if device == "cuda":
         info["cudnn"] = torch.backends.cudnn.version()
     return Competitor(run, info)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _captured(update: Any) -> Any:

@@ -17,7 +17,7 @@ COMMAND_BUFFERS = (
     "--xla_gpu_graph_min_graph_size=1",
 )
 # What `auto` stands for. They have been measured on no GPU (`python -m benchmarks.gpu
-# --stage=tune` does it), and nothing is switched on that was not seen to help.
+# --parts=tune-buffers` does it), and nothing is switched on that was not seen to help.
 COMMAND_BUFFERS_HELP = False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.interleaved import Entry, run_interleaved
+from benchmarks.interleaved import Entry, Refusal, run_interleaved, start
 
 HERE = {"PYTHONPATH": str(Path(__file__).parent)}
 
@@ -50,6 +50,24 @@ def test_those_that_cannot_are_named_and_the_others_go_on():
 def test_an_idle_competitor_leaves_the_processor_to_the_others():
     idle, _ = run_interleaved([entry("idle", 1), entry("busy", 200)], 3, 0.0)
     assert idle.idle_cpu_share < 0.5
+
+
+def test_competitors_with_names_share_a_process_and_one_that_fails_does_not_end_it():
+    first, second, failing, absent = (entry(kind) for kind in ("a", "b", "failing", "absent"))
+    with start(first) as child:
+        for each in (first, second, failing, absent):
+            child.prepare(each, each.name)
+        assert child.read(60)["info"] and child.read(60)["info"]
+        for reason in ("failed: ValueError: bad luck", "not installed"):
+            with pytest.raises(Refusal, match=reason):
+                child.read(60)
+        assert child.run(3, name="a")["values"]["count"] == 3
+        assert child.run(4, name="b")["values"]["count"] == 4
+        child.send({"forget": True})
+        assert child.read(60) == {}
+        with pytest.raises(Refusal, match="KeyError"):
+            child.run(1, name="a")
+        assert not child.has_ended
 
 
 def test_no_process_is_left_behind():
