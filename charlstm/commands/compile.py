@@ -117,6 +117,9 @@ def to_json(report: "Report") -> dict[str, Any]:
         "flops_per_byte": report.flops_per_byte,
         "memory_bytes_per_byte": report.memory_bytes_per_byte,
         "ceiling_bytes_per_second": None if ceiling is None else ceiling.bytes_per_second,
+        "ceiling_seconds": None
+        if ceiling is None
+        else {name: getattr(ceiling, name) for name in ("products", "memory", "links")},
         "ceiling_limit": None if ceiling is None else ceiling.limit,
         "compile_seconds": report.compile_seconds,
     }
