@@ -104,6 +104,8 @@ class Report:
       ceiling: None if the chip's figures are not known.
       flops_per_byte, memory_bytes_per_byte: of text, analytic.
       compile_seconds: of the dispatch itself.
+      donated_bytes: of the state, on one device, that an update overwrites in place.
+      product_dtypes: of the operands of matrix products, each as `bf16 x bf16`.
     """
 
     machine: Machine
@@ -119,6 +121,8 @@ class Report:
     flops_per_byte: int
     memory_bytes_per_byte: float
     compile_seconds: float
+    donated_bytes: int
+    product_dtypes: set[str]
 
     @property
     def fits(self) -> bool | None:
@@ -184,7 +188,8 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
                 table,
                 needed,
             )
-    steps = Program(compiled.as_text()).update()
+    text = Program(compiled.as_text())
+    steps = text.update()
     exchanged = collectives(steps, mesh_shape)
     dtype, target = found.network.compute.dtype, found.target
     kernels = Kernels.of(steps) if target.is_gpu else None
@@ -208,6 +213,8 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
         flops_per_byte=flops_per_byte(config, size),
         memory_bytes_per_byte=memory_bytes_per_byte(config, size, dtype.itemsize),
         compile_seconds=seconds,
+        donated_bytes=int(compiled.memory_analysis().alias_size_in_bytes),
+        product_dtypes=text.product_dtypes(),
     )
 
 

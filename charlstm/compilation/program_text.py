@@ -51,11 +51,13 @@ class Instruction:
     """One instruction of a program.
 
     Attributes:
+      name: that other instructions of its computation call it by.
       opcode: such as `fusion` or `all-reduce-start`.
       type: of the result, as XLA writes it.
       text: the whole line.
     """
 
+    name: str
     opcode: str
     type: str
     text: str
@@ -69,7 +71,13 @@ class Instruction:
         rest = line[found.end() :]
         end = _end_of_type(rest)
         opcode = rest[end:].lstrip().partition("(")[0]
-        return cls(opcode, rest[:end], line)
+        return cls(found.group(1), opcode, rest[:end], line)
+
+    @property
+    def operands(self) -> list[str]:
+        """Returns the names of the instructions that it reads."""
+        _, _, arguments = self.text.partition(f" {self.opcode}(")
+        return re.findall(r"%([\w.\-]+)", arguments[: _end_of_type("(" + arguments) - 1])
 
     @property
     def called(self) -> list[str]:
@@ -177,6 +185,17 @@ class Program:
                 assert body is not None
                 return list(self._walk(body.group(1), 1, False, False))
         return list(self._walk(self._entry, 1, False, False))
+
+    def product_dtypes(self) -> set[str]:
+        """Returns the dtypes that matrix products take, each as `bf16 x bf16`."""
+        found = set()
+        for instructions in self._computations.values():
+            types = {instruction.name: instruction.type for instruction in instructions}
+            for instruction in instructions:
+                if instruction.opcode in ("dot", "convolution"):
+                    dtypes = [types[name].partition("[")[0] for name in instruction.operands]
+                    found.add(" x ".join(dtypes))
+        return found
 
     def _trips(self, loop: Instruction) -> int | None:
         """Returns how often a loop runs; None if that is not known when it is compiled.

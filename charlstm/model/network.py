@@ -13,6 +13,7 @@ from charlstm.model.compute import Compute
 from charlstm.model.dropout import Dropped
 from charlstm.model.look_up import look_up
 from charlstm.model.parameters import Params, layers_of
+from charlstm.model.projection import head
 from charlstm.model.recurrence import Recurrence
 from charlstm.model.stack import Carry, Connections
 from charlstm.runtime.targets import Target
@@ -54,11 +55,15 @@ class Network:
           target: what it is compiled for.
           num_streams: that run side by side in training; `model.recurrence=auto` depends on it.
           model_devices: that share each layer, `mesh.model`.
+
+        Raises:
+          UserError: the target has no such recurrence.
         """
         chosen = recurrence.choose(
             model, target, num_streams=num_streams, model_devices=model_devices
         )
         compute = Compute.of(model.compute_dtype, target)
+        chosen.require(compute, model.hidden_size)
         return cls(cell_for(model.layer_norm), model.connections, chosen, compute)
 
     def replace(self, **changes: Any) -> "Network":
@@ -121,13 +126,12 @@ class Network:
 
     def logits(self, params: Params, outputs: jax.Array) -> jax.Array:
         """Applies the head: logits [T, B, V] float32 of outputs [T, B, H] in the compute dtype."""
-        logits = jnp.einsum(
-            "tbh,hv->tbv",
-            outputs,
-            params["head"]["kernel"].astype(outputs.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        return logits + params["head"]["bias"]
+        kernel, bias = params["head"]["kernel"], params["head"]["bias"]
+        if outputs.dtype != jnp.float32:
+            return head(outputs, kernel, bias)
+        # In float32 automatic differentiation makes the same products.
+        product = jnp.einsum("tbh,hv->tbv", outputs, kernel, preferred_element_type=jnp.float32)
+        return product + bias
 
 
 def next_symbol_nats(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""The input projection of a window: one product, its gradient written by hand."""
+"""The dense products of a window: the input projection and the head, gradients written by hand."""
 
 from typing import Any
 
@@ -58,3 +58,49 @@ def _project_backward(
 
 
 project = with_gradient(_project_forward, _project_backward, num_static=1)
+
+
+def _head_forward(
+    outputs: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the logits of a window, one product.
+
+    Its gradient keeps the two products in the dtype of `outputs`, as that of the input projection.
+
+    Args:
+      outputs: [T, B, H] in the compute dtype.
+      kernel: [H, V] float32.
+      bias: [V] float32.
+
+    Returns:
+      `outputs · kernel + bias` [T, B, V] float32.
+    """
+    product = jnp.einsum(
+        "tbh,hv->tbv", outputs, kernel.astype(outputs.dtype), preferred_element_type=jnp.float32
+    )
+    return product + bias, (outputs, kernel)
+
+
+def _head_backward(
+    residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    outputs, kernel = residuals
+    d_bias = jnp.sum(gradient, axis=(0, 1))
+    gradient = gradient.astype(outputs.dtype)
+    d_outputs = jnp.einsum(
+        "tbv,hv->tbh",
+        gradient,
+        kernel.astype(outputs.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    d_kernel = jnp.einsum(
+        "tbh,tbv->hv",
+        outputs,
+        gradient,
+        preferred_element_type=jnp.float32,
+        out_sharding=specify(dimension(kernel, 0), dimension(kernel, 1)),
+    )
+    return d_outputs.astype(outputs.dtype), d_kernel, d_bias
+
+
+head = with_gradient(_head_forward, _head_backward)

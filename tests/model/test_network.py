@@ -154,3 +154,27 @@ def test_each_next_symbol_costs_its_negative_log_likelihood():
     nats, correct = next_symbol_nats(logits, np.array([[0, 1]], np.uint8))
     np.testing.assert_allclose(nats, -np.log([[0.5, 0.2]]), rtol=1e-6)
     assert correct.tolist() == [[True, False]]
+
+
+def dot_operands(jaxpr):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield {variable.aval.dtype for variable in equation.invars}
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (list, tuple)) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from dot_operands(inner)
+
+
+def test_with_products_in_bfloat16_no_product_of_an_update_takes_float32():
+    params, carry, inputs, targets = reference.random_case(0)[:4]
+    network = network_of(dtype=jnp.bfloat16)
+
+    def loss(params):
+        logits, _ = network.apply(params, float32(carry), jnp.asarray(inputs))
+        return jnp.mean(next_symbol_nats(logits, jnp.asarray(targets))[0])
+
+    found = list(dot_operands(jax.make_jaxpr(jax.grad(loss))(float32(params)).jaxpr))
+    assert len(found) > 8
+    assert all(dtypes == {jnp.dtype(jnp.bfloat16)} for dtypes in found)
