@@ -1,5 +1,6 @@
 """Measures how far a recurrence is from the same network in float64, on this device."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, plain_scan, versions_of
 from benchmarks.competitors.charlstm_training import fields_of
-from charlstm.config import Config
+from charlstm.config import Config, ModelConfig
 from charlstm.model import parameters
 from charlstm.model.network import Network, next_symbol_nats
+from charlstm.model.recurrence import PallasTpu
 from charlstm.runtime import distributed
 from charlstm.runtime.targets import Target
 
@@ -39,7 +41,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         raise RuntimeError("needs two devices to share a layer, and there is one")
     mesh = distributed.make_mesh(shape.num_streams, model=model_devices)
     model = _config(spec, shape, model_devices).model
-    network = Network.of(model, Target.of_mesh(mesh), model_devices=model_devices)
+    network = _network(model, Target.of_mesh(mesh), model_devices)
     params, carry, inputs, targets = _problem(shape)
 
     def loss(params: Any, carry: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -67,6 +69,14 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         "device": jax.devices()[0].device_kind,
     }
     return Competitor(run, info)
+
+
+def _network(model: ModelConfig, target: Target, model_devices: int) -> Network:
+    """Returns the network; the kernels for a TPU are interpreted where there is none."""
+    if model.recurrence != PallasTpu.name or target.platform == PallasTpu.platform:
+        return Network.of(model, target, model_devices=model_devices)
+    scanned = dataclasses.replace(model, recurrence="scan")
+    return Network.of(scanned, target).replace(recurrence=PallasTpu(interpret=True))
 
 
 def _config(spec: dict[str, Any], shape: workloads.Shape, model_devices: int) -> Config:

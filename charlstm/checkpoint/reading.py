@@ -14,8 +14,10 @@ from absl import logging
 from charlstm.checkpoint import digests
 from charlstm.checkpoint.failures import DamagedCheckpoint, reading
 from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
+from charlstm.config import Config
 from charlstm.errors import UserError
 from charlstm.model.language_model import LanguageModel
+from charlstm.model.network import Network
 from charlstm.model.parameters import Params, abstract_params
 from charlstm.runtime.targets import Target
 
@@ -154,7 +156,17 @@ def read_model(
     metadata = read_metadata(folder)
     params = read_params(folder, metadata, sharding)
     target = Target.of(next(iter(sharding.device_set)))  # all are of one kind
-    return kind.of(metadata.config, metadata.alphabet, params, target), metadata
+    config = _runnable(metadata.config, target)
+    return kind.of(config, metadata.alphabet, params, target), metadata
+
+
+def _runnable(config: Config, target: Target) -> Config:
+    """Returns a configuration with another time loop if the target does not have its own."""
+    try:
+        Network.of(config.model, target)
+    except UserError:  # the run was made on devices of another kind
+        return config.replace({"model.recurrence": "auto"})
+    return config
 
 
 def read_best(

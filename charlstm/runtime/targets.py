@@ -14,7 +14,7 @@ class Target:
 
     Attributes:
       platform: cpu, cuda (NVIDIA GPUs), rocm (AMD GPUs) or tpu.
-      chip: the device kind as JAX names it, such as `NVIDIA H100 80GB HBM3` or `TPU v5e`.
+      chip: the device kind as JAX names it, such as `NVIDIA H100 80GB HBM3` or `TPU v5 lite`.
     """
 
     platform: Platform

@@ -61,7 +61,7 @@ def fixed_masks(embedding, steps):
         (Scan(), False, "plain", 0, T),
         (Columns(), False, "residual", 5, T),
         (Scan("state"), False, "skip", 0, 1),
-        (PallasTpu(), False, "residual", 0, T),
+        (PallasTpu(interpret=True), False, "residual", 0, T),
         (Scan(), True, "plain", 0, 1),
         (Scan(), True, "residual", 5, T),
     ],

@@ -4,9 +4,11 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
+from charlstm.errors import UserError
 from charlstm.model.cell import Cell, Layer
 from charlstm.model.compute import Compute
 from charlstm.model.stack import Carry, Connections, State, restack, unstack, walk
+from charlstm.runtime.targets import Platform
 
 
 class Structure(Protocol):
@@ -35,14 +37,25 @@ class Recurrence:
       name: in messages and records.
       takes_any_cell: False if it computes the plain LSTM whatever the network's cell.
       takes_connections: False if it runs several layers at once.
+      platform: the only one that it runs on, if there is one.
     """
 
     name: ClassVar[str] = ""
     takes_any_cell: ClassVar[bool] = False
     takes_connections: ClassVar[bool] = True
+    platform: ClassVar[Platform | None] = None
 
     def __str__(self) -> str:
         return self.name
+
+    def require(self, compute: Compute, hidden_size: int) -> None:
+        """Raises `UserError` if the target cannot run layers of this hidden size."""
+        if self.platform not in (None, compute.target.platform):
+            device = {"cuda": "an NVIDIA GPU", "tpu": "a TPU"}[self.platform]
+            raise UserError(
+                f"model.recurrence={self.name} needs {device}, and jax runs on "
+                f"{compute.target.chip}: set model.recurrence=scan"
+            )
 
     def __call__(
         self,
@@ -66,9 +79,6 @@ class Recurrence:
 
         Returns:
           What the head reads, [T, B, H] in the compute dtype, and the carry after the window.
-
-        Raises:
-          UserError: the target cannot run it.
         """
         raise NotImplementedError
 

@@ -20,6 +20,7 @@ from charlstm.model.recurrence.base import Recurrence, Structure
 from charlstm.model.recurrence.scan import Scan
 from charlstm.model.stack import Carry
 from charlstm.runtime.shardings import dimension
+from charlstm.runtime.targets import Platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Cudnn(Recurrence):
 
     name: ClassVar[str] = "cudnn"
     takes_connections: ClassVar[bool] = False
+    platform: ClassVar[Platform | None] = "cuda"
 
     def __call__(
         self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
@@ -35,14 +37,8 @@ class Cudnn(Recurrence):
         """See `Recurrence`.
 
         Raises:
-          UserError: the target is no NVIDIA GPU, the dtype is not float32, or there are masks.
+          UserError: the dtype is not float32, or there are masks.
         """
-        target = network.compute.target
-        if target.platform != "cuda":
-            raise UserError(
-                f"model.recurrence=cudnn needs an NVIDIA GPU, and jax runs on {target.chip}: "
-                "set model.recurrence=scan"
-            )
         if masks is not None or network.compute.dtype != jnp.float32:
             raise UserError(
                 "model.recurrence=cudnn computes in float32 and drops nothing between layers: set "

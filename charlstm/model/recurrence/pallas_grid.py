@@ -9,69 +9,119 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from charlstm.errors import UserError
+from charlstm.model.compute import Compute
 from charlstm.runtime.shardings import dimension
-
-# TPU cores up to v4 have 16 MiB of VMEM, and later ones, which have more, do not grant all of it to
-# a kernel by default; 1 MiB is left to the compiler.
-VMEM_BYTES = 15 * 2**20
+from charlstm.runtime.targets import Target
 
 # A register holds 8 rows of 128 float32, or 16 rows of bfloat16: tiles are whole registers.
 LANES = 128
 ROWS = 16
+# The matrix unit is 128 or 256 wide, and takes as long for fewer rows. More of them gain nothing,
+# and each makes the program longer.
+MAX_STREAMS_PER_BLOCK = 256
 MAX_STEPS_PER_BLOCK = 8
 
 
+class Core(NamedTuple):
+    """A core of a TPU: what the choice of blocks depends on."""
+
+    vmem: int = 16  # MiB
+    per_device: int = 1  # each runs blocks of streams of its own
+    bfloat16: bool = True  # whether a kernel has products in it
+
+    @property
+    def vmem_limit(self) -> int:
+        """The bytes of VMEM that a kernel may take; the rest is left to the compiler."""
+        return self.vmem * 2**20 * 15 // 16
+
+
+# By the names that JAX has for chips. The figures are those of
+# `jax.experimental.pallas.tpu.get_tpu_info_for_chip`; the compiler names the same sizes of VMEM
+# when a kernel needs more. Of another chip the least is expected.
+CORES = {
+    **dict.fromkeys(("TPU v2", "TPU v3"), Core(bfloat16=False)),
+    "TPU v4": Core(per_device=2),
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), Core(vmem=128)),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), Core(vmem=64, per_device=2)),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), Core(vmem=128)),
+    "TPU7x": Core(vmem=64),
+}
+
+
+def core_of(target: Target) -> Core:
+    """Returns a core of a target."""
+    return CORES.get(target.chip, Core())
+
+
 class Blocks(NamedTuple):
-    """The blocks that the kernels cut a window into."""
+    """The blocks that the kernels cut a window into.
+
+    The last block of streams may reach beyond the last stream: what is computed there is dropped.
+    """
 
     steps: int  # time steps in a block
     streams: int  # streams in a block
 
     @classmethod
-    def choose(cls, window: int, streams: int, hidden_size: int, compute_dtype: Any) -> "Blocks":
+    def choose(cls, window: int, streams: int, hidden_size: int, compute: Compute) -> "Blocks":
         """Returns the most streams, and then the most time steps, that fit into VMEM.
 
         Streams come first: the matrix unit takes as long for a few rows as for many.
 
         Raises:
-          UserError: not even the smallest block fits.
+          UserError: not even the smallest block fits, or the chip has no products in this dtype.
         """
-        whole_tiles = [n for n in range(ROWS, streams, ROWS) if streams % n == 0]
-        all_steps = [n for n in range(1, MAX_STEPS_PER_BLOCK + 1) if window % n == 0]
-        choices = [cls(n, b) for b in [*whole_tiles, streams] for n in all_steps]
-        fitting = [
-            choice
-            for choice in choices
-            if choice.vmem_bytes(hidden_size, compute_dtype) <= VMEM_BYTES
-        ]
+        core, chip, dtype = core_of(compute.target), compute.target.chip, compute.dtype
+        if dtype == jnp.bfloat16 and not core.bfloat16:
+            raise UserError(
+                f"model.recurrence=pallas_tpu cannot multiply bfloat16 on a {chip}: set "
+                "model.compute_dtype=float32, or model.recurrence=scan"
+            )
+
+        def fits(blocks: Blocks) -> bool:
+            return blocks.vmem_bytes(hidden_size, dtype) <= core.vmem_limit
+
+        sizes = range(ROWS, MAX_STREAMS_PER_BLOCK + 1, ROWS)
+        fitting = [size for size in sizes if fits(cls(1, size))]
         if not fitting:
-            needed = choices[0].vmem_bytes(hidden_size, compute_dtype) / 2**20
+            needed = cls(1, ROWS).vmem_bytes(hidden_size, dtype) / 2**20
             raise UserError(
                 f"model.recurrence=pallas_tpu keeps the weights of a layer in VMEM, and "
-                f"model.hidden_size={hidden_size} in {jnp.dtype(compute_dtype).name} needs "
-                f"{needed:.0f} MiB of the {VMEM_BYTES // 2**20} there are: "
-                f"set model.recurrence=scan"
+                f"model.hidden_size={hidden_size} in {dtype.name} needs {needed:.0f} MiB of the "
+                f"{core.vmem_limit // 2**20} that a kernel may take on a {chip}: set "
+                "model.recurrence=scan"
             )
-        return max(fitting, key=lambda choice: (choice.streams, choice.steps))
+        # As few blocks as possible, of equal size, as many on each core.
+        count = core.per_device * pl.cdiv(streams, core.per_device * fitting[-1])
+        size = min(streams, _round_up(pl.cdiv(streams, count), ROWS))
+        all_steps = [n for n in range(1, MAX_STEPS_PER_BLOCK + 1) if window % n == 0]
+        return max(blocks for n in all_steps if fits(blocks := cls(n, size)))
 
     def vmem_bytes(self, hidden_size: int, compute_dtype: Any) -> int:
-        """Returns the bytes that either kernel holds in VMEM; both hold the same amounts."""
+        """Returns the most bytes that either kernel needs in VMEM; both have the same buffers."""
         item = jnp.dtype(compute_dtype).itemsize
-        row = self.streams * hidden_size
-        weight = 4 * hidden_size**2 * item
+        width = _round_up(hidden_size, LANES)
+        row = _round_up(self.streams, ROWS) * width
+        weight = 4 * width**2 * item
         # Two buffers each of z or dz [·, 4H], the factors [·, 6H], and outputs or gradients [·, H].
         streamed = 2 * self.steps * row * (4 + 6 + 1) * item
         # float32 [B, H]: the two states given, and two buffers each of the two returned.
         states = (2 + 4) * row * 4
-        # float32 [B, H]: the pre-activations or their gradient, and the factors.
-        temporaries = (4 + 6) * row * 4
+        # What the compiler keeps between operations: less than four times float32 [B, H] and
+        # 1.5 MiB in all that was tried.
+        temporaries = 4 * row * 4 + 3 * 2**19
         return weight + streamed + states + temporaries
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return pl.cdiv(count, multiple) * multiple
 
 
 class TimeGrid(NamedTuple):
     """Runs a kernel over blocks of streams and, for each, over the blocks of time in turn."""
 
     kernel: Callable[..., None]
+    compute: Compute
     interpret: bool
     reverse: bool
 
@@ -123,8 +173,8 @@ class TimeGrid(NamedTuple):
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         window, streams, _ = by_time[0].shape
         hidden_size = weight.shape[0]
-        blocks = Blocks.choose(window, streams, hidden_size, weight.dtype)
-        grid = (streams // blocks.streams, window // blocks.steps)
+        blocks = Blocks.choose(window, streams, hidden_size, self.compute)
+        grid = (pl.cdiv(streams, blocks.streams), window // blocks.steps)
 
         def time_block(width: int) -> pl.BlockSpec:
             def place(b: jax.Array, t: jax.Array) -> tuple[Any, ...]:
@@ -157,7 +207,10 @@ class TimeGrid(NamedTuple):
                 ),
                 *(jax.ShapeDtypeStruct(state.shape, jnp.float32) for state in states),
             ],
-            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "arbitrary"),
+                vmem_limit_bytes=core_of(self.compute.target).vmem_limit,
+            ),
             interpret=self.interpret,
         )(weight, *states, *by_time)
         return found[: len(widths)], found[len(widths) :]

@@ -5,7 +5,7 @@ VMEM once and keeps it there, together with h and c, for the whole window: its g
 over time, and its pipeline fetches and writes only what is new in a time step. The backward kernel
 walks the other way and emits dz; the gradient of `weight_hh` is one product after it, as in scan.
 
-Where there is no TPU the kernels are interpreted: slow, for tests.
+Tests interpret the kernels, which takes no TPU.
 """
 
 import dataclasses
@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from charlstm.errors import UserError
 from charlstm.model import gates
 from charlstm.model.cell import Layer
+from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
 from charlstm.model.recurrence.base import LayerByLayer, Structure
-from charlstm.model.recurrence.pallas_grid import LANES, TimeGrid
+from charlstm.model.recurrence.pallas_grid import ROWS, Blocks, TimeGrid
 from charlstm.model.recurrence.scan import before, weight_gradient
 from charlstm.model.stack import State
+from charlstm.runtime.targets import Platform
 
 NUM_FACTORS = len(gates.Factors._fields)
 
@@ -32,57 +33,54 @@ class PallasTpu(LayerByLayer):
     """Runs each layer as one TPU kernel.
 
     Attributes:
-      interpret: run the kernels without a TPU; None does where the target is no TPU.
+      interpret: run the kernels on any device; slow, for tests.
     """
 
     name: ClassVar[str] = "pallas_tpu"
-    interpret: bool | None = None
+    platform: ClassVar[Platform | None] = "tpu"
+    interpret: bool = False
+
+    def require(self, compute: Compute, hidden_size: int) -> None:
+        """See `Recurrence`."""
+        if not self.interpret:
+            super().require(compute, hidden_size)
+            Blocks.choose(1, ROWS, hidden_size, compute)
 
     def run_layer(
         self, network: Structure, layer: Layer, inputs: jax.Array, state: State
     ) -> tuple[jax.Array, State]:
-        """See `LayerByLayer`.
-
-        Raises:
-          UserError: the weights do not fit into VMEM, or H is no multiple of 128 (compiled only).
-        """
+        """See `LayerByLayer`."""
         compute, weight_hh = network.compute, layer["weight_hh"]
-        interpret = compute.target.platform != "tpu" if self.interpret is None else self.interpret
-        if not interpret and weight_hh.shape[0] % LANES:
-            raise UserError(
-                f"model.recurrence=pallas_tpu needs model.hidden_size={weight_hh.shape[0]} to be a "
-                f"multiple of {LANES}: change it, or set model.recurrence=scan"
-            )
         share = network.cell.project(compute, inputs, layer)
-        outputs, h, c = pallas_tpu_layer(interpret, compute.dtype, share, weight_hh, *state)
+        outputs, h, c = pallas_tpu_layer(self.interpret, compute, share, weight_hh, *state)
         return outputs, (h, c)
 
 
 def _forward(
     interpret: bool,
-    compute_dtype: Any,
+    compute: Compute,
     projection: jax.Array,
     weight_hh: jax.Array,
     h: jax.Array,
     c: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     """Runs a window through one layer; see `scan.scan_layer` for arguments and result."""
-    grid = TimeGrid(_forward_kernel, interpret, reverse=False)
-    weight = weight_hh.astype(compute_dtype)
+    grid = TimeGrid(_forward_kernel, compute, interpret, reverse=False)
+    weight = weight_hh.astype(compute.dtype)
     (outputs, factors), (h_last, c_last) = grid(weight, (h, c), [projection], [1, NUM_FACTORS])
     return (outputs, h_last, c_last), (weight_hh, h, outputs, factors)
 
 
 def _backward(
     interpret: bool,
-    compute_dtype: Any,
+    compute: Compute,
     residuals: tuple[jax.Array, ...],
     gradients: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, ...]:
     weight_hh, h_first, outputs, factors = residuals
     d_outputs, dh_last, dc_last = gradients
-    grid = TimeGrid(_backward_kernel, interpret, reverse=True)
-    weight = weight_hh.astype(compute_dtype)
+    grid = TimeGrid(_backward_kernel, compute, interpret, reverse=True)
+    weight = weight_hh.astype(compute.dtype)
     (dz,), (dh, dc) = grid(weight, (dh_last, dc_last), [d_outputs, factors], [4])
     d_weight = weight_gradient(before(h_first, outputs), dz, weight_hh)
     return dz, d_weight, dh, dc
@@ -108,7 +106,8 @@ def _forward_kernel(
         h[...] = h_first[...]
         c[...] = c_first[...]
 
-    for t in range(z.shape[0]):
+    @pl.loop(0, z.shape[0])
+    def _(t: jax.Array) -> None:
         recurrent = jnp.dot(
             h[...].astype(weight.dtype), weight[...], preferred_element_type=jnp.float32
         )
@@ -134,7 +133,9 @@ def _backward_kernel(
         dh[...] = dh_last[...]
         dc[...] = dc_last[...]
 
-    for t in reversed(range(dz.shape[0])):
+    @pl.loop(0, dz.shape[0])
+    def _(index: jax.Array) -> None:
+        t = dz.shape[0] - 1 - index
         dz_gates, dc[...] = gates.backward(
             dh[...] + d_outputs[t].astype(jnp.float32),
             dc[...],

@@ -5,19 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
 import lstm_reference as reference
 import numpy as np
 import pytest
 import recurrence_checks as checks
 from jax.experimental import rnn
-from models import CUDA, TPU, float32, network_of
+from models import CUDA, float32
 from processes import CHEAP
 
 from charlstm.config import Config
 from charlstm.errors import UserError
 from charlstm.model.recurrence import Cudnn, cudnn
-from charlstm.runtime.targets import Target
 
 TESTS = Path(__file__).parents[2]
 
@@ -60,23 +58,6 @@ def test_packed_weights_are_as_many_and_as_laid_out_as_the_library_says():
         np.testing.assert_array_equal(weight_ih[index], layer["weight_ih"].T)
         np.testing.assert_array_equal(weight_hh[index], layer["weight_hh"].T)
         np.testing.assert_array_equal(bias_ih[index] + bias_hh[index], layer["bias"])
-
-
-@pytest.mark.parametrize(
-    "target",
-    [Target("cpu", "cpu"), TPU, Target("rocm", "AMD Instinct MI300X")],
-    ids=lambda target: target.platform,
-)
-def test_a_machine_without_nvidia_gpu_is_refused(target):
-    params, carry, _, _ = float32(reference.random_case(3))
-    layers = [params["layers"][str(index)] for index in range(2)]
-    with pytest.raises(UserError) as caught:
-        Cudnn()(
-            network_of(Cudnn(), target=target), layers, jnp.ones((9, 4), jnp.uint8), carry, None
-        )
-    message = str(caught.value)
-    assert "needs an NVIDIA GPU" in message and "model.recurrence=scan" in message
-    assert target.chip in message
 
 
 @pytest.mark.parametrize(

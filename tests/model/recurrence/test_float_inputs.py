@@ -6,7 +6,7 @@ import recurrence_checks as checks
 from charlstm.model.recurrence import Columns, PallasTpu, Scan, Wavefront
 
 # cudnn and tensor_parallel have their own conditions, and are tested with the rest of theirs.
-RECURRENCES = [Scan(), Columns(), Scan("state"), Wavefront(4), PallasTpu()]
+RECURRENCES = [Scan(), Columns(), Scan("state"), Wavefront(4), PallasTpu(interpret=True)]
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES, ids=str)

@@ -1,0 +1,1 @@
+"""Holds persistent LSTM kernels for Hopper GPUs, candidates that wait for a measurement."""

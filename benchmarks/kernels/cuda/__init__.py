@@ -1,0 +1,1 @@
+"""The kernel in CUDA C++, called through XLA's FFI."""

@@ -1,0 +1,1 @@
+"""The kernel in Pallas Mosaic GPU."""
