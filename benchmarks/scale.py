@@ -31,7 +31,7 @@ TEXT_BYTES = 10**8
 
 
 class Layout(NamedTuple):
-    """How a model is laid out over many devices."""
+    """Describes how a model is laid out over many devices."""
 
     streams_per_device: int
     model: int  # devices that share a layer, at most

@@ -12,6 +12,15 @@ CHECKPOINT = define_path(
 
 FIELD_PREFIX = "--config."
 
+overrides: dict[str, str] = {}  # values of the configuration, by address; of this process
+
+
+def take_overrides(argv: Sequence[str]) -> list[str]:
+    """Remembers `--config.…=…` as `overrides`; returns the other arguments."""
+    rest, values = split_overrides(argv)
+    overrides.update(values)
+    return rest
+
 
 def require_checkpoint() -> str:
     """Returns the value of `--checkpoint`.

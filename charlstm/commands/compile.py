@@ -39,20 +39,13 @@ _LARGEST = flags.DEFINE_boolean(
 )
 _JSON = flags.DEFINE_boolean("json", False, "Write one JSON object instead of text.")
 
-_overrides: dict[str, str] = {}
-
-
-def take_overrides(argv: Sequence[str]) -> list[str]:
-    """Remembers `--config.…=…`; returns the other arguments."""
-    rest, values = _shared.split_overrides(argv)
-    _overrides.update(values)
-    return rest
+take_overrides = _shared.take_overrides
 
 
 def main(argv: Sequence[str]) -> None:
     """Compiles as the flags say."""
     _shared.no_more_arguments(argv)
-    config = load_config(_CONFIG.value).replace(dict(_overrides))
+    config = load_config(_CONFIG.value).replace(dict(_shared.overrides))
     # jax is loaded only once the flags are known good.
     from charlstm.compilation.compiling import Machine, compile_for
 

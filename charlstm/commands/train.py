@@ -59,19 +59,12 @@ _TOPOLOGY = flags.DEFINE_string(
     "With --print_config: show what automatic choices mean for CHIP:SHAPE, as `charlstm compile`.",
 )
 
-_overrides: dict[str, str] = {}
+take_overrides = _shared.take_overrides
 
 
 def extra_help() -> str:
     """Returns the description of every configuration field, for `--help`."""
     return reference.as_text(flags.get_help_width())
-
-
-def take_overrides(argv: Sequence[str]) -> list[str]:
-    """Remembers `--config.…=…`; returns the other arguments."""
-    rest, values = _shared.split_overrides(argv)
-    _overrides.update(values)
-    return rest
 
 
 def main(argv: Sequence[str]) -> None:
@@ -160,7 +153,7 @@ def _connect(signals: SignalHandler) -> None:
 
 
 def _configuration() -> Config:
-    values: dict[str, str] = dict(_overrides)
+    values: dict[str, str] = dict(_shared.overrides)
     if _CORPUS.value is not None:
         if values.get("data.corpus", _CORPUS.value) != _CORPUS.value:
             raise UserError("--corpus and --config.data.corpus differ: give one of them")

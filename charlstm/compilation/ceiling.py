@@ -70,11 +70,21 @@ def memory_bytes_per_byte(config: Config, alphabet_size: int, item: int) -> floa
       alphabet_size: V.
       item: bytes of the compute dtype.
     """
-    model, data = config.model, config.data
+    bytes_per_update = config.data.num_streams * config.data.window_length
+    parameters = _parameter_bytes(config, alphabet_size, item)
+    return _window_bytes(config, alphabet_size, item) + parameters / bytes_per_update
+
+
+def _window_bytes(config: Config, alphabet_size: int, item: int) -> int:
+    """Returns the memory traffic of a byte of text for what depends on the text."""
+    model = config.model
     activations = _ACTIVATIONS * model.hidden_size * model.num_layers * item
-    logits = _LOGITS * 4 * alphabet_size
-    parameters = num_parameters(model, alphabet_size) * (4 * _OPTIMIZER + item * _WEIGHTS)
-    return activations + logits + parameters / (data.num_streams * data.window_length)
+    return activations + _LOGITS * 4 * alphabet_size
+
+
+def _parameter_bytes(config: Config, alphabet_size: int, item: int) -> int:
+    """Returns the memory traffic of an update for the parameters."""
+    return num_parameters(config.model, alphabet_size) * (4 * _OPTIMIZER + item * _WEIGHTS)
 
 
 def ceiling(
@@ -100,9 +110,8 @@ def ceiling(
     num_devices = mesh_shape[0] * mesh_shape[1]
     bytes_per_update = config.data.num_streams * config.data.window_length
     flops = flops_per_byte(config, alphabet_size) * bytes_per_update / num_devices
-    parameters = num_parameters(config.model, alphabet_size) * (4 * _OPTIMIZER + item * _WEIGHTS)
-    traffic = memory_bytes_per_byte(config, alphabet_size, item) * bytes_per_update - parameters
-    traffic = traffic / num_devices + parameters / mesh_shape[1]
+    traffic = _window_bytes(config, alphabet_size, item) * bytes_per_update / num_devices
+    traffic += _parameter_bytes(config, alphabet_size, item) / mesh_shape[1]
     links = 0.0
     for each in collectives:
         within = each.group_size <= devices_of_a_host or chip.platform == "tpu"

@@ -89,7 +89,7 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What compiling a dispatch said.
+    """Holds what compiling a dispatch showed.
 
     Attributes:
       machine: the devices.
@@ -137,7 +137,7 @@ class DoesNotCompile(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is compiled.
+    """Describes what is compiled.
 
     Attributes:
       config: the experiment.
@@ -239,7 +239,7 @@ def resolved(config: Config, machine: Machine) -> Config:
     if config.mesh.model == 1:  # layers that are split have no other recurrence to choose
         values["model.recurrence"] = network.recurrence.name
     if config.model.command_buffers == "auto":
-        values["model.command_buffers"] = "on" if xla.COMMAND_BUFFERS_HELP else "off"
+        values["model.command_buffers"] = "on" if xla.uses_command_buffers("auto") else "off"
     return config.replace(values)
 
 

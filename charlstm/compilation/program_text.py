@@ -228,7 +228,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """How many kernels an update starts on each device.
+    """Counts the kernels that an update starts on each device.
 
     Attributes:
       forward: of the loops over time of the forward pass.

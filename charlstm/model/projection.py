@@ -39,22 +39,36 @@ def _project_forward(
 def _project_backward(
     compute_dtype: Any, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del compute_dtype  # that of the inputs
     inputs, weight_ih = residuals
+    d_inputs, d_weight = _product_backward(inputs, weight_ih, gradient)
+    return d_inputs, d_weight, jnp.sum(gradient, axis=(0, 1), dtype=jnp.float32)
+
+
+def _product_backward(
+    inputs: jax.Array, weight: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the gradients of a product with respect to its two factors.
+
+    Args:
+      inputs: [T, B, H] in the compute dtype.
+      weight: [H, G] float32.
+      gradient: [T, B, G] of the product, in the compute dtype.
+
+    Returns:
+      [T, B, H] in the compute dtype, and [H, G] float32.
+    """
     d_inputs = jnp.einsum(
-        "tbg,hg->tbh",
-        gradient,
-        weight_ih.astype(compute_dtype),
-        preferred_element_type=jnp.float32,
+        "tbg,hg->tbh", gradient, weight.astype(inputs.dtype), preferred_element_type=jnp.float32
     )
     d_weight = jnp.einsum(
         "tbh,tbg->hg",
         inputs,
         gradient,
         preferred_element_type=jnp.float32,
-        out_sharding=specify(dimension(weight_ih, 0), dimension(weight_ih, 1)),
+        out_sharding=specify(dimension(weight, 0), dimension(weight, 1)),
     )
-    d_bias = jnp.sum(gradient, axis=(0, 1), dtype=jnp.float32)
-    return d_inputs.astype(compute_dtype), d_weight, d_bias
+    return d_inputs.astype(inputs.dtype), d_weight
 
 
 project = with_gradient(_project_forward, _project_backward, num_static=1)
@@ -86,21 +100,8 @@ def _head_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     outputs, kernel = residuals
     d_bias = jnp.sum(gradient, axis=(0, 1))
-    gradient = gradient.astype(outputs.dtype)
-    d_outputs = jnp.einsum(
-        "tbv,hv->tbh",
-        gradient,
-        kernel.astype(outputs.dtype),
-        preferred_element_type=jnp.float32,
-    )
-    d_kernel = jnp.einsum(
-        "tbh,tbv->hv",
-        outputs,
-        gradient,
-        preferred_element_type=jnp.float32,
-        out_sharding=specify(dimension(kernel, 0), dimension(kernel, 1)),
-    )
-    return d_outputs.astype(outputs.dtype), d_kernel, d_bias
+    d_outputs, d_kernel = _product_backward(outputs, kernel, gradient.astype(outputs.dtype))
+    return d_outputs, d_kernel, d_bias
 
 
 head = with_gradient(_head_forward, _head_backward)

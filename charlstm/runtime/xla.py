@@ -48,9 +48,14 @@ def set_command_buffers(choice: str) -> None:
     Args:
       choice: `model.command_buffers`: on, off, or auto, which is what was measured to help.
     """
-    if choice == "on" or (choice == "auto" and COMMAND_BUFFERS_HELP):
+    if uses_command_buffers(choice):
         given = os.environ.get("XLA_FLAGS", "").split()
         os.environ["XLA_FLAGS"] = " ".join([*given, *COMMAND_BUFFERS])
+
+
+def uses_command_buffers(choice: str) -> bool:
+    """Returns True if `model.command_buffers` asks for them; auto is what was measured to help."""
+    return choice == "on" or (choice == "auto" and COMMAND_BUFFERS_HELP)
 
 
 def flags_in_force() -> str:

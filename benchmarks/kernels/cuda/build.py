@@ -24,7 +24,7 @@ GXX = ("g++", "-std=c++17", "-O2", "-w")
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """What is built of a source.
+    """Describes a program or library and how it is built.
 
     Attributes:
       source: its file.
@@ -60,7 +60,7 @@ PRODUCTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What ptxas says of a kernel.
+    """Holds the resources of a kernel, as ptxas reports them.
 
     Attributes:
       kernel: its name, with the template's arguments.

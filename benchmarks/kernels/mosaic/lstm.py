@@ -59,7 +59,7 @@ def check_version() -> None:
 
 
 class Plan(NamedTuple):
-    """How a kernel is cut into blocks, clusters and warpgroups."""
+    """Describes how a kernel is cut into blocks, clusters and warpgroups."""
 
     units: int  # of a block; a multiple of 8
     threads: int  # warpgroups of a block, each with a chain of 64 streams
@@ -332,7 +332,7 @@ class Place(NamedTuple):
 
 
 class Kernel:
-    """What the kernels of both directions have in common, as one warpgroup sees it.
+    """Does what the kernels of both directions share, as one warpgroup sees it.
 
     Args:
       plan: how the work is cut.
