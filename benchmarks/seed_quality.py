@@ -21,7 +21,7 @@ from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
 from charlstm.model.parameters import Params
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 
 # Points of (seconds, bits per byte).
@@ -87,11 +87,11 @@ def _score(
     params: list[Params], sizes: ModelConfig, corpus: Corpus, alphabet: Alphabet
 ) -> list[float]:
     """Returns the bits per byte of the validation split for each set of parameters."""
-    mesh = distributed.make_mesh(jax.device_count())
+    mesh = meshes.make_mesh(jax.device_count())
     network = Network.of(sizes, Target.of_mesh(mesh))
     models = [LanguageModel(each, alphabet, network) for each in params]
     start, stop = corpus.bounds.valid
     with jax.set_mesh(mesh):
         evaluate = Evaluator(models[0], corpus.data, start, stop, mesh)
-        whole = distributed.replicated(mesh)
+        whole = meshes.replicated(mesh)
         return [evaluate(model.put(whole)).bits_per_byte for model in models]

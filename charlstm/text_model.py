@@ -15,7 +15,7 @@ from charlstm.errors import UserError
 from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.stack import Carry
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.sampling import decode, prompts
 from charlstm.sampling.decode import WHOLE, Decoder, Loaded, Settings, require
 
@@ -41,8 +41,8 @@ class Model(LanguageModel):
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """
-        mesh = distributed.single_device_mesh()
-        return read_best(cls, path, distributed.replicated(mesh))[1]
+        mesh = meshes.single_device_mesh()
+        return read_best(cls, path, meshes.replicated(mesh))[1]
 
     def logits(self, data: Text) -> np.ndarray:
         """Returns the logits of the next symbol after each byte of a text.
@@ -162,8 +162,8 @@ class Model(LanguageModel):
     def _placed(self) -> tuple[LanguageModel, jax.sharding.Mesh]:
         """The model with its parameters on one device, and the mesh of that device."""
         device = min(jax.tree.leaves(self.params)[0].devices(), key=lambda device: device.id)
-        mesh = distributed.single_device_mesh(device)
-        return self.put(distributed.replicated(mesh)), mesh
+        mesh = meshes.single_device_mesh(device)
+        return self.put(meshes.replicated(mesh)), mesh
 
     @functools.cached_property
     def _loaded(self) -> Loaded:

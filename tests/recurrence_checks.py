@@ -12,7 +12,7 @@ from charlstm.model.look_up import look_up
 from charlstm.model.network import next_symbol_nats
 from charlstm.model.parameters import layers_of
 from charlstm.model.recurrence import Scan
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 
 RELATIVE = 1e-5
 
@@ -137,13 +137,13 @@ def assert_split_network_agrees(network, case, num_devices=2):
     params, carry = float32(params), float32(carry)
     masks = None if masks is None else float32(masks)
     whole = loss_and_gradients(network, params, carry, inputs, targets, masks)
-    mesh = distributed.make_mesh(4)
+    mesh = meshes.make_mesh(4)
     assert mesh.size == num_devices
     with jax.set_mesh(mesh):
 
         def split(array, axis):
             spec = [None] * array.ndim
-            spec[axis] = distributed.DATA_AXIS
+            spec[axis] = meshes.DATA_AXIS
             return jax.device_put(array, jax.NamedSharding(mesh, jax.P(*spec)))
 
         found = loss_and_gradients(
@@ -154,5 +154,5 @@ def assert_split_network_agrees(network, case, num_devices=2):
             split(targets, 1),
             None if masks is None else split(masks, 2),
         )
-        assert jax.typeof(found[1]["h"]).sharding.spec[1] == distributed.DATA_AXIS
+        assert jax.typeof(found[1]["h"]).sharding.spec[1] == meshes.DATA_AXIS
         assert_close(found, whole)

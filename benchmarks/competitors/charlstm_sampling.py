@@ -12,7 +12,7 @@ from charlstm.data.corpus import Alphabet
 from charlstm.model import parameters
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 from charlstm.sampling import decode
 
@@ -27,12 +27,12 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         process serves several batches, because it cannot change the number of its CPU devices.
     """
     shape = workloads.Shape(**spec["shape"])
-    mesh = distributed.make_sampling_mesh(1 if spec.get("one_device") else shape.num_streams)
+    mesh = meshes.make_sampling_mesh(1 if spec.get("one_device") else shape.num_streams)
     jax.set_mesh(mesh)
     model = _model(shape, Target.of_mesh(mesh)).in_dtype(spec["dtype"])
     settings = decode.Settings(temperature=workloads.TEMPERATURE)
-    decoder = decode.Decoder(shape.num_streams, settings, distributed.DATA_AXIS)
-    loaded = decode.load(model.put(distributed.replicated(mesh)))
+    decoder = decode.Decoder(shape.num_streams, settings, meshes.DATA_AXIS)
+    loaded = decode.load(model.put(meshes.replicated(mesh)))
     prompt = np.array([10], np.uint8)
 
     def run(count: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from benchmarks.competitors import Competitor, versions_of
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.training.control import SECONDS_PER_DISPATCH
 from charlstm.training.program import Program
 from charlstm.training.train_state import TrainState
@@ -34,13 +34,13 @@ class Training:
         self.text = workloads.mapped_text(spec) if "mapped_bytes" in spec else workloads.make_text()
         self.config = Config().replace(fields_of(shape) | spec.get("fields", {}))
         model = self.config.model
-        automatic = distributed.cpu_devices_for(
+        automatic = meshes.cpu_devices_for(
             model.hidden_size, shape.num_streams, shape.window_length
         )
-        distributed.set_cpu_devices(spec.get("cpu_devices") or automatic)
+        meshes.set_cpu_devices(spec.get("cpu_devices") or automatic)
         self.alphabet = Alphabet.of(model.alphabet, self.text)
         self.streams = Streams(len(self.text), shape.num_streams, shape.window_length)
-        self.mesh = distributed.make_mesh(shape.num_streams)
+        self.mesh = meshes.make_mesh(shape.num_streams)
         jax.set_mesh(self.mesh)
         program = make_program(self.config, self.alphabet, self.mesh)
         self.network = program.network

@@ -17,7 +17,7 @@ from charlstm.errors import UserError
 from charlstm.model.cell import Layer
 from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.stack import State
-from charlstm.runtime.distributed import DATA_AXIS
+from charlstm.runtime.meshes import DATA_AXIS
 from charlstm.training.program import Program
 
 

@@ -15,7 +15,7 @@ from charlstm.config import Config, ModelConfig
 from charlstm.model import parameters
 from charlstm.model.network import Network, next_symbol_nats
 from charlstm.model.recurrence import PallasTpu
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 
 # The name of tensor parallelism, which splits each layer among devices.
@@ -35,11 +35,11 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     """
     shape = workloads.Shape(**spec["shape"])
     if spec["recurrence"] == SPLIT:  # has an effect only on a CPU
-        distributed.set_cpu_devices(2)
+        meshes.set_cpu_devices(2)
     model_devices = jax.device_count() if spec["recurrence"] == SPLIT else 1
     if spec["recurrence"] == SPLIT and model_devices == 1:
         raise RuntimeError("needs two devices to share a layer, and there is one")
-    mesh = distributed.make_mesh(shape.num_streams, model=model_devices)
+    mesh = meshes.make_mesh(shape.num_streams, model=model_devices)
     model = _config(spec, shape, model_devices).model
     network = _network(model, Target.of_mesh(mesh), model_devices)
     params, carry, inputs, targets = _problem(shape)
@@ -52,9 +52,9 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         del count
         with jax.set_mesh(mesh), jax.default_matmul_precision("float32"):
             arguments = (
-                jax.device_put(params, distributed.replicated(mesh)),
-                jax.device_put(carry, distributed.split_streams(mesh, axis=1, ndim=3)),
-                *jax.device_put((inputs, targets), distributed.split_streams(mesh, axis=1, ndim=2)),
+                jax.device_put(params, meshes.replicated(mesh)),
+                jax.device_put(carry, meshes.split_streams(mesh, axis=1, ndim=3)),
+                *jax.device_put((inputs, targets), meshes.split_streams(mesh, axis=1, ndim=2)),
             )
             nats, gradients = jax.device_get(jax.jit(jax.value_and_grad(loss))(*arguments))
         true_nats, true_gradients = _reference(shape)

@@ -9,7 +9,7 @@ from benchmarks.faults.damages import reading_command
 from benchmarks.faults.ends import NUM_UPDATES, Keeping, checkpoint, require, require_one_line
 from benchmarks.faults.runs import Bench
 from charlstm.checkpoint.reading import FOLDER, read_best, saved_steps
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.text_model import Model
 
 READERS = ("sample", "evaluate", "inspect", "report")
@@ -41,7 +41,7 @@ def readers(bench: Bench, rng: random.Random, folder: Path) -> int:
     """Reads a run again and again while it saves and deletes; returns how often."""
     expected = bench.expected()
     keeping = Keeping(checkpoint_every=1, keep_last=1, keep_every=0)
-    sharding = distributed.replicated(distributed.single_device_mesh())
+    sharding = meshes.replicated(meshes.single_device_mesh())
     readings = 0
     with bench.training(folder, *keeping.flags) as (process,):
         process.wait_until(lambda: saved_steps(folder / FOLDER))

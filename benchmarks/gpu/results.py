@@ -3,6 +3,7 @@
 import datetime
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,12 @@ class Results:
 def is_final(row: dict[str, Any] | None) -> bool:
     """Returns True for a result that need not be measured again."""
     return row is not None and row["status"].startswith((OK, SKIPPED))
+
+
+def is_out_of_reach(row: dict[str, Any] | None) -> bool:
+    """Returns True for a result that needs a library which is still not installed."""
+    needs = re.fullmatch(r"not installed \((\w+)\)", row["status"] if row else "")
+    return needs is not None and importlib.util.find_spec(needs[1]) is None
 
 
 def describe(figures: dict[str, Any]) -> str:

@@ -143,16 +143,14 @@ def main(argv: Sequence[str]) -> None:
     from charlstm.evaluation.evaluator import Evaluation, Evaluator
     from charlstm.evaluation.rows import WARM_UP
     from charlstm.model.language_model import LanguageModel
-    from charlstm.runtime import distributed
+    from charlstm.runtime import meshes
     from charlstm.training.diagnosis.probing import make_probe, overfitted, unused
     from charlstm.training.metrics_file import plain
 
     wanted = temperature.parse(_TEMPERATURE.value or "1")  # None: to be found
     warm_up = WARM_UP if _WARM_UP.value is None else _WARM_UP.value
-    mesh = distributed.make_mesh(jax.device_count())
-    folder, model, metadata = read_best(
-        LanguageModel, checkpoint_path, distributed.replicated(mesh)
-    )
+    mesh = meshes.make_mesh(jax.device_count())
+    folder, model, metadata = read_best(LanguageModel, checkpoint_path, meshes.replicated(mesh))
     corpus, is_own = _corpus(metadata)
     split = _SPLIT.value or ("valid" if is_own else "all")
     bounds = corpus.bounds_of(split)

@@ -56,19 +56,19 @@ def main(argv: Sequence[str]) -> None:
 
     from charlstm.checkpoint.reading import read_best
     from charlstm.model.language_model import LanguageModel
-    from charlstm.runtime import distributed, xla
+    from charlstm.runtime import meshes, xla
     from charlstm.sampling import clamping, decode, prompts
 
     xla.keep_compiled_programs()
-    mesh = distributed.make_sampling_mesh(_NUM_SAMPLES.value)
+    mesh = meshes.make_sampling_mesh(_NUM_SAMPLES.value)
     with jax.set_mesh(mesh):
-        folder, model, _ = read_best(LanguageModel, checkpoint_path, distributed.replicated(mesh))
+        folder, model, _ = read_best(LanguageModel, checkpoint_path, meshes.replicated(mesh))
         clamps = clamping.parse(_FORCE.value, *model.shape)
         prompt = prompts.default(model.alphabet) if given is None else given
         symbols = prompts.encode(model.alphabet, prompt, _UNKNOWN.value)
         settings = decode.Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
         logging.info("checkpoint: %s", folder)
-        decoder = decode.Decoder(_NUM_SAMPLES.value, settings, distributed.DATA_AXIS)
+        decoder = decode.Decoder(_NUM_SAMPLES.value, settings, meshes.DATA_AXIS)
         pieces = decoder(decode.load(model), symbols, _NUM_BYTES.value, _SEED.value)
         _show(model.alphabet, model.alphabet.decode(symbols) if _ECHO.value else b"", pieces)
 

@@ -15,13 +15,13 @@ from charlstm.compilation.ceiling import (
 )
 from charlstm.compilation.chips import Chip, chip_of_kind
 from charlstm.compilation.program_text import Collective, Kernels, Program, collectives
-from charlstm.compilation.topologies import Topology, make_mesh
+from charlstm.compilation.topologies import Topology
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams, resident_bytes, resident_bytes_within
 from charlstm.errors import UserError
 from charlstm.model.network import Network
-from charlstm.runtime import distributed, xla
+from charlstm.runtime import meshes, xla
 from charlstm.runtime.targets import Target
 from charlstm.training import program
 from charlstm.training.memory import MemoryTable, available_bytes, largest_batch
@@ -167,8 +167,9 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
       UserError: the configuration does not suit the devices, or does not compile for them.
     """
     config, mesh_config = subject.config, subject.config.mesh
-    mesh = make_mesh(machine.devices, config.data.num_streams, mesh_config.data, mesh_config.model)
-    mesh_shape = mesh.shape[distributed.DATA_AXIS], mesh.shape[distributed.MODEL_AXIS]
+    sizes = mesh_config.data, mesh_config.model
+    mesh = meshes.make_mesh(config.data.num_streams, *sizes, machine.devices)
+    mesh_shape = mesh.shape[meshes.DATA_AXIS], mesh.shape[meshes.MODEL_AXIS]
     with jax.set_mesh(mesh):
         found, compiled, table, seconds = _compile(subject, machine, mesh)
         largest = None
@@ -225,7 +226,7 @@ def resolved(config: Config, machine: Machine) -> Config:
       UserError: the configuration does not suit the devices.
     """
     sizes = config.mesh.data, config.mesh.model
-    mesh = make_mesh(machine.devices, config.data.num_streams, *sizes)
+    mesh = meshes.make_mesh(config.data.num_streams, *sizes, machine.devices)
     network = Network.of(
         config.model,
         Target.of_mesh(mesh),
@@ -234,7 +235,7 @@ def resolved(config: Config, machine: Machine) -> Config:
     )
     values: dict[str, Any] = {
         "model.compute_dtype": network.compute.dtype.name,
-        "mesh.data": mesh.shape[distributed.DATA_AXIS],
+        "mesh.data": mesh.shape[meshes.DATA_AXIS],
     }
     if config.mesh.model == 1:  # layers that are split have no other recurrence to choose
         values["model.recurrence"] = network.recurrence.name

@@ -90,6 +90,13 @@ class Instruction:
         return []
 
     @property
+    def is_product(self) -> bool:
+        """True for a matrix product, XLA's own or one of NVIDIA's library."""
+        return self.opcode in ("dot", "convolution") or (
+            self.opcode == "custom-call" and 'custom_call_target="__cublas$' in self.text
+        )
+
+    @property
     def is_backward(self) -> bool:
         """True for a part of the backward pass, by JAX's name of it."""
         found = _OP_NAME.search(self.text)
@@ -192,8 +199,9 @@ class Program:
         for instructions in self._computations.values():
             types = {instruction.name: instruction.type for instruction in instructions}
             for instruction in instructions:
-                if instruction.opcode in ("dot", "convolution"):
-                    dtypes = [types[name].partition("[")[0] for name in instruction.operands]
+                if instruction.is_product:
+                    factors = instruction.operands[:2]
+                    dtypes = [types[name].partition("[")[0] for name in factors]
                     found.add(" x ".join(dtypes))
         return found
 

@@ -6,13 +6,8 @@ import math
 import re
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import AxisType
-
 from charlstm.compilation.chips import CHIPS, Chip
 from charlstm.errors import UserError
-from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
 
 EXAMPLES = "v5e:2x2, v5e:16x16, v5p:8x8x8, v6e:1x1, tpu7x:2x2x1, h100:8, h100:8x8, h200:1, a100:8"
 
@@ -117,29 +112,6 @@ class Topology:
                 f"--topology={self.name} needs the compiler of that chip, which runs on any "
                 f"machine and is not installed: pip install 'charlstm[{extra}]'"
             )
-
-
-def make_mesh(
-    devices: list[Any], num_streams: int, data: int = 0, model: int = 1
-) -> jax.sharding.Mesh:
-    """Returns the mesh that `distributed.make_mesh` would make of these devices.
-
-    Raises:
-      UserError: the devices do not make such a mesh, or the streams cannot be shared out evenly.
-    """
-    count = len(devices)
-    if count % model or (data and data * model != count):
-        raise UserError(
-            f"mesh.data={data or count // model} × mesh.model={model} does not make the {count} "
-            f"device(s) of the topology: set them to a product of {count}, or mesh.data=0"
-        )
-    if num_streams % (count // model):
-        raise UserError(
-            f"data.num_streams={num_streams} cannot be shared out evenly over {count // model} "
-            f"devices: make it a multiple of {count // model}"
-        )
-    arranged = np.array(devices).reshape(count // model, model)
-    return jax.sharding.Mesh(arranged, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Explicit,) * 2)
 
 
 def _is_installed(package: str) -> bool:

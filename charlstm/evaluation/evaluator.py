@@ -22,7 +22,7 @@ from charlstm.evaluation.rows import WARM_UP, Rows
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import next_symbol_nats
 from charlstm.model.stack import Carry
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 
 CHUNK = 16  # windows in one jitted call
 CHUNKS_AHEAD = 2  # of the device
@@ -72,7 +72,7 @@ class Evaluator:
         model.alphabet.encode(data[start:stop])  # raises for a byte that the model does not know
         self._data, self._alphabet, self._mesh = data, model.alphabet, mesh
         self.num_bytes = stop - start
-        split = mesh.shape[distributed.DATA_AXIS]
+        split = mesh.shape[meshes.DATA_AXIS]
         if model.reset_every:
             self._rows = Rows.fresh(start, stop, split, model.reset_every)
         else:
@@ -137,18 +137,18 @@ class Evaluator:
         if self._resident:
             yield from self._resident
             return
-        split = distributed.split_streams(self._mesh, axis=2, ndim=3)
+        split = meshes.split_streams(self._mesh, axis=2, ndim=3)
         kept = []
         for begin in range(0, self._rows.num_windows, CHUNK):
             places, scored = self._rows.windows(begin, CHUNK)
             chunk = (
-                distributed.put_shards(
+                meshes.put_shards(
                     places.shape,
                     np.dtype(np.uint8),
                     split,
                     functools.partial(self._symbols, places),
                 ),
-                distributed.put(scored, split),
+                meshes.put(scored, split),
             )
             if self.num_bytes <= min(RESIDENT_BYTES, resident_bytes() // 4):
                 kept.append(chunk)
@@ -166,7 +166,7 @@ class Evaluator:
 
 @functools.partial(jax.jit, static_argnames="count")
 def _zero_carry(model: LanguageModel, count: int) -> Carry:
-    return model.zero_carry(count, distributed.DATA_AXIS)
+    return model.zero_carry(count, meshes.DATA_AXIS)
 
 
 @functools.partial(jax.jit, static_argnames=("is_fresh", "temperatures"), donate_argnames="carry")
@@ -189,7 +189,7 @@ def _score_chunk(
         window, scored = inputs
         before = carry
         if is_fresh:
-            before = model.zero_carry(window.shape[1], distributed.DATA_AXIS)
+            before = model.zero_carry(window.shape[1], meshes.DATA_AXIS)
         logits, after = model.apply(before, window[:-1])
         sums = []
         for temperature in temperatures:

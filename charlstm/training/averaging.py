@@ -19,7 +19,7 @@ import numpy as np
 
 from charlstm.config import OptimizerConfig
 from charlstm.model.parameters import Params
-from charlstm.runtime import coordination, distributed
+from charlstm.runtime import coordination, meshes
 from charlstm.training.train_state import TrainState
 
 NOT_STARTED = np.iinfo(np.int32).max
@@ -101,5 +101,5 @@ class Validations:
 
 def begin(state: TrainState, step: int) -> TrainState:
     """Returns the state after update `step`, from which on parameters are averaged."""
-    start = distributed.put(np.asarray(step, np.int32), state.average["start"].sharding)
+    start = meshes.put(np.asarray(step, np.int32), state.average["start"].sharding)
     return dataclasses.replace(state, average=state.average | {"start": start})

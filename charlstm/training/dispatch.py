@@ -9,7 +9,7 @@ import numpy as np
 
 from charlstm.data.mapped import release
 from charlstm.data.streams import Streams, resident_bytes
-from charlstm.runtime import coordination, distributed
+from charlstm.runtime import coordination, meshes
 from charlstm.training.host_windows import HostWindows
 from charlstm.training.train_state import TrainState
 from charlstm.training.update import Update, UpdateMetrics
@@ -84,15 +84,15 @@ def compile_dispatch(
         resident = coordination.broadcast_bool(lambda: len(text) <= resident_bytes())
     max_updates = max_updates_in(resident)
     compiled = lower_dispatch(update, streams, state, mesh, resident=resident).compile()
-    whole = distributed.replicated(mesh)
+    whole = meshes.replicated(mesh)
 
     def put(number: int, dtype: Any = np.int32) -> jax.Array:
-        return distributed.put(np.asarray(number, dtype), whole)
+        return meshes.put(np.asarray(number, dtype), whole)
 
     if resident:
-        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
-        first = distributed.put(streams.first_places(), by_stream)
-        on_device = distributed.put(np.ascontiguousarray(text), whole)
+        by_stream = meshes.split_streams(mesh, axis=0, ndim=1)
+        first = meshes.put(streams.first_places(), by_stream)
+        on_device = meshes.put(np.ascontiguousarray(text), whole)
         release(text)
 
         def places(step: int, count: int) -> tuple[jax.Array, ...]:
@@ -125,7 +125,7 @@ def lower_dispatch(
       resident: True if the text is on every device, False if its windows come from the host.
     """
     max_updates = max_updates_in(resident)
-    whole = distributed.replicated(mesh)
+    whole = meshes.replicated(mesh)
 
     def argument(
         shape: tuple[int, ...], dtype: Any, sharding: jax.NamedSharding
@@ -133,14 +133,14 @@ def lower_dispatch(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     if resident:
-        by_stream = distributed.split_streams(mesh, axis=0, ndim=1)
+        by_stream = meshes.split_streams(mesh, axis=0, ndim=1)
         inputs = [
             argument((), np.uint32, whole),
             argument((streams.num_streams,), np.uint32, by_stream),
             argument((streams.num_bytes,), np.uint8, whole),
         ]
     else:
-        by_stream = distributed.split_streams(mesh, axis=2, ndim=3)
+        by_stream = meshes.split_streams(mesh, axis=2, ndim=3)
         shape = (max_updates, streams.window_length + 1, streams.num_streams)
         inputs = [argument(shape, np.uint8, by_stream)]
     dispatch = make_dispatch(update, streams, max_updates, on_device=resident)

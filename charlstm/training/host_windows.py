@@ -12,7 +12,7 @@ import numpy as np
 
 from charlstm.data.mapped import release
 from charlstm.data.streams import Streams
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 
 
 class HostWindows:
@@ -40,7 +40,7 @@ class HostWindows:
     ):
         self._streams, self._text, self._max_updates = streams, text, max_updates
         self._check = check
-        self._sharding = distributed.split_streams(mesh, axis=2, ndim=3)
+        self._sharding = meshes.split_streams(mesh, axis=2, ndim=3)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="windows")
         self._ahead: tuple[int, Future[jax.Array]] | None = None
         self.seconds = 0.0
@@ -60,7 +60,7 @@ class HostWindows:
         self._check()
         streams = self._streams
         shape = (self._max_updates, streams.window_length + 1, streams.num_streams)
-        windows = distributed.put_shards(
+        windows = meshes.put_shards(
             shape,
             np.dtype(np.uint8),
             self._sharding,

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
+from charlstm.runtime.meshes import DATA_AXIS, MODEL_AXIS
 from charlstm.training.train_state import TrainState
 
 Tree = TypeVar("Tree")
@@ -44,7 +44,9 @@ class Layout:
 
     def for_computing(self, params: Tree) -> Tree:
         """Lays parameters out as gradients are computed with them."""
-        return self._lay_out(params, over_data=False)
+        found = self._lay_out(params, over_data=False)
+        # Or XLA may gather a matrix again wherever it is used: in every time step.
+        return jax.lax.optimization_barrier(found) if self.splits_weights else found
 
     def for_optimizer(self, tree: Tree) -> Tree:
         """Lays out gradients, parameters or optimizer state as the optimizer works on them."""

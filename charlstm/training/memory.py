@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from charlstm.data.streams import Streams
 from charlstm.errors import UserError
-from charlstm.runtime import coordination, distributed
+from charlstm.runtime import coordination, meshes
 from charlstm.training.dispatch import CompiledDispatch, max_updates_in
 from charlstm.training.program import Program
 
@@ -71,7 +71,7 @@ def require_memory(run: "Run", dispatch: CompiledDispatch) -> int:
         compiled = smaller.compile(streams, run.corpus.split("train"), smaller.abstract_state())
         return needed_bytes(compiled.memory_analysis())
 
-    multiple = run.mesh.shape[distributed.DATA_AXIS]
+    multiple = run.mesh.shape[meshes.DATA_AXIS]
     available = available_bytes() if coordination.is_single_process() else None
     return require_fit(run.config.data.num_streams, multiple, available, needed)
 
@@ -117,7 +117,7 @@ class MemoryTable:
         optimizer = bytes_on_a_device((state.opt_state, state.average), program.mesh)
         carry = bytes_on_a_device(state.carry, program.mesh)
         windows = max_updates_in(False) * (streams.window_length + 1) * streams.num_streams
-        shared = program.mesh.shape[distributed.DATA_AXIS]
+        shared = program.mesh.shape[meshes.DATA_AXIS]
         text = streams.num_bytes if resident else windows // shared
         rest = max(0, needed_bytes(analysis) - parameters - optimizer - carry - text)
         # XLA may keep less than was asked for: it computes again what costs little.

@@ -18,7 +18,7 @@ from charlstm.model.dropout import Dropout
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
 from charlstm.model.parameters import Params
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 from charlstm.training.averaging import Averaging
 from charlstm.training.dispatch import CompiledDispatch, compile_dispatch, lower_dispatch
@@ -70,7 +70,7 @@ class Program:
             step=jnp.int32(0),
             params=params,
             opt_state=self.optimizer.init(params),
-            carry=parameters.zero_carry(params, num_streams, distributed.DATA_AXIS),
+            carry=parameters.zero_carry(params, num_streams, meshes.DATA_AXIS),
             key=key,
             average=self.averaging.start(params),
         )
@@ -147,7 +147,7 @@ class Program:
         window = jax.ShapeDtypeStruct(
             (data.window_length + 1, data.num_streams),
             jnp.uint8,
-            sharding=distributed.split_streams(self.mesh, axis=1, ndim=2),
+            sharding=meshes.split_streams(self.mesh, axis=1, ndim=2),
         )
 
         def backward(params: Params, carry: Any, key: jax.Array, window: jax.Array) -> Any:

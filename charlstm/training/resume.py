@@ -16,7 +16,7 @@ from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.errors import UserError
 from charlstm.model.parameters import Params
 from charlstm.model.size import within_budget
-from charlstm.runtime import coordination, distributed
+from charlstm.runtime import coordination, meshes
 from charlstm.training.optimizer import make_optimizer
 from charlstm.training.train_state import TrainState, keys
 
@@ -124,7 +124,7 @@ def read_weights(
             f"({metadata.alphabet.kind}), this run another of {alphabet.size} ({alphabet.kind}): "
             "weights move between texts only with model.alphabet=bytes on both sides"
         )
-    return read_params(folder, metadata, distributed.replicated(mesh))
+    return read_params(folder, metadata, meshes.replicated(mesh))
 
 
 def absolute(init_from: str | Path) -> str:
@@ -199,4 +199,4 @@ def with_seed(state: TrainState, seed: int) -> TrainState:
     """Returns a state whose updates draw their random numbers from another seed."""
     key, sharding = np.asarray(keys(np.uint32(seed))[1]), state.key.sharding
     assert isinstance(sharding, jax.NamedSharding)
-    return dataclasses.replace(state, key=distributed.put(key, sharding))
+    return dataclasses.replace(state, key=meshes.put(key, sharding))

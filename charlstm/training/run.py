@@ -21,7 +21,7 @@ from charlstm.data.ngrams import NgramLevel, cached_ngram_levels
 from charlstm.data.streams import Streams
 from charlstm.errors import Preempted, TrainingFailed, UserError
 from charlstm.model.language_model import LanguageModel
-from charlstm.runtime import coordination, distributed
+from charlstm.runtime import coordination, meshes
 from charlstm.text_model import Model
 from charlstm.training import averaging, memory, resume, startup
 from charlstm.training.accumulator import MetricAccumulator
@@ -112,7 +112,7 @@ class Run:
         goodput = Goodput(began)
         corpus = load_shared_corpus(config.data, _recorded_corpus(workdir))
         corpus.split("valid")  # raises if nothing is held out
-        mesh = distributed.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
+        mesh = meshes.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
         run = cls(config, workdir, corpus, mesh, goodput)  # raises if the text is too short
         with open_run_folder(workdir), jax.set_mesh(mesh):
             try:
@@ -332,7 +332,7 @@ class Run:
         """Returns the model as it is now, on one device; it stays valid."""
         whole = self.whole_model()
         params = jax.tree.map(lambda leaf: leaf.addressable_data(0), whole.params)
-        with jax.set_mesh(distributed.single_device_mesh()):
+        with jax.set_mesh(meshes.single_device_mesh()):
             params = jax.tree.map(jnp.copy, params)  # the next dispatch takes the originals
         return Model(params, whole.alphabet, whole.network, whole.reset_every)
 

@@ -135,14 +135,14 @@ def make_update(
         rate = schedule(state.step)
 
         def changed(before: tuple[Params, Any, Carry, Any]) -> tuple[Params, Any, Carry, Any]:
-            _, opt_state, _, average = before
+            shares, opt_state, _, average = before
             direction, opt_state = optimizer.update(gradients, opt_state, shares)
             moved = jax.tree.map(lambda p, d: p - rate * d, shares, direction)
-            average = averaging.follow(average, moved, state.step)
-            return layout.for_storing(moved), opt_state, carry, average
+            return moved, opt_state, carry, averaging.follow(average, moved, state.step)
 
-        before = (state.params, state.opt_state, state.carry, state.average)
-        params, opt_state, carry_after, average = _if(target, finite, changed, before)
+        before = (shares, state.opt_state, state.carry, state.average)
+        moved, opt_state, carry_after, average = _if(target, finite, changed, before)
+        params = layout.for_storing(moved)
         metrics = UpdateMetrics(nats, accuracy, norm, rate, 1.0 - finite.astype(jnp.float32))
         after = TrainState(state.step + 1, params, opt_state, carry_after, state.key, average)
         return after, metrics

@@ -93,6 +93,16 @@ def test_what_is_there_is_measured_again_only_if_asked_for(call, tmp_path):
     assert len(lines(tmp_path)) == 2
 
 
+def test_what_needs_a_library_is_measured_again_once_it_is_installed(call, tmp_path):
+    Results(tmp_path, ABOUT).add("one", "able", "not installed (no_such_library)", {})
+    reason = {("one", "able"): "not installed (no_such_library)"}
+    assert call(part("one", "able")) == reason
+    assert len(lines(tmp_path)) == 1
+    Results(tmp_path, ABOUT).add("one", "able", "not installed (json)", {})
+    assert call(part("one", "able")) == {}
+    assert [row["status"] for row in lines(tmp_path)][2:] == ["ok"]
+
+
 def test_half_a_line_of_a_killed_call_costs_that_line_only(call, tmp_path):
     call(part("one", "able", "other"))
     text = (tmp_path / "results.jsonl").read_text()

@@ -8,18 +8,9 @@ import pytest
 from conftest import TINY
 
 from charlstm.compilation import topologies
-from charlstm.compilation.compiling import Machine, Subject, compile_for, resolved
 from charlstm.compilation.topologies import Topology
-from charlstm.config import Config
-from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
-
-GPU, TPU = ("jax-cuda13-pjrt", "jax-cuda12-pjrt"), ("libtpu",)
-
-
-def needs(packages):
-    found = any(topologies._is_installed(package) for package in packages)
-    return pytest.mark.skipif(not found, reason=f"none of {', '.join(packages)} is installed")
+from charlstm.runtime import meshes
 
 
 def test_it_says_of_this_machine_what_training_says(charlstm, text_file, tmp_path):
@@ -79,68 +70,7 @@ def test_gpus_are_processes_times_gpus(name, shape):
 def test_streams_that_the_devices_cannot_share_are_refused():
     devices = jax.devices() * 3
     with pytest.raises(UserError, match="make it a multiple of 3"):
-        topologies.make_mesh(devices, 4)
-
-
-def subject(**fields):
-    config = Config().replace(
-        {
-            "model.num_layers": 2,
-            "model.hidden_size": 256,
-            "data.num_streams": 32,
-            "data.window_length": 16,
-        }
-        | {name.replace("__", "."): value for name, value in fields.items()}
-    )
-    return Subject(config, Alphabet("bytes", bytes(range(256))), 2**20)
-
-
-@needs(GPU)
-@pytest.mark.gpu_compile
-def test_a_gpu_starts_few_kernels_in_a_time_step():
-    report = compile_for(subject(), Machine.of(Topology.parse("h100:1")), find_largest=False)
-    assert report.fits and report.ceiling.bytes_per_second > 0
-    steps = report.kernels_per_time_step
-    assert 1 < steps["forward"] < 3.5 and 1 < steps["backward"] < 3.7
-
-
-@needs(GPU)
-@pytest.mark.gpu_compile
-def test_data_parallel_gpus_add_up_their_gradients_once_and_outside_of_the_time_loop():
-    report = compile_for(subject(), Machine.of(Topology.parse("h100:2x2")), find_largest=False)
-    assert {each.kind for each in report.collectives} == {"all-reduce"}
-    assert not any(each.in_time_loop for each in report.collectives)
-    gradients = report.memory.parameters
-    assert sum(each.bytes for each in report.collectives) == pytest.approx(gradients, rel=0.01)
-
-
-@needs(GPU)
-@pytest.mark.gpu_compile
-def test_the_largest_batch_that_fits_is_found():
-    machine = Machine.of(Topology.parse("h100:1"))
-    report = compile_for(subject(), machine)
-    assert report.largest_num_streams > 1000
-    largest = compile_for(
-        subject(data__num_streams=report.largest_num_streams), machine, find_largest=False
-    )
-    assert 0.8 * machine.available_bytes < largest.memory.total <= machine.available_bytes
-
-
-@needs(TPU)
-@pytest.mark.tpu_compile
-def test_a_tpu_slice_splits_layers_with_collectives_in_the_time_loop_and_nothing_else():
-    tensor_parallel = subject(mesh__model=2)
-    report = compile_for(tensor_parallel, Machine.of(Topology.parse("v5e:2x2")), find_largest=False)
-    in_loop = {(each.kind, each.axis) for each in report.collectives if each.in_time_loop}
-    assert in_loop == {("all-gather", "model"), ("reduce-scatter", "model")}
-
-
-@needs(GPU)
-@pytest.mark.gpu_compile
-def test_automatic_choices_are_shown_for_chips_elsewhere():
-    config = resolved(subject().config, Machine.of(Topology.parse("h100:4")))
-    assert (config.model.compute_dtype, config.model.recurrence) == ("bfloat16", "scan")
-    assert config.mesh.data == 4
+        meshes.make_mesh(4, devices=devices)
 
 
 def test_training_for_chips_elsewhere_is_refused(charlstm):

@@ -5,27 +5,12 @@ that devices talk to each other only where they must, that products are in bfloa
 memory is lost, and that a GPU starts few kernels.
 """
 
-import functools
-
 import pytest
+from compilers import BYTES, FROM_HOST, GPU, TPU, machine, needs, report_on, small
 
-from charlstm.compilation import topologies
-from charlstm.compilation.compiling import Machine, Subject, compile_for
-from charlstm.compilation.topologies import Topology
-from charlstm.config import Config
-from charlstm.data.corpus import Alphabet
+from charlstm.compilation.compiling import resolved
+from charlstm.model.parameters import abstract_params, num_parameters
 
-GPU = ("jax-cuda13-pjrt", "jax-cuda12-pjrt")
-TPU = ("libtpu",)
-RESIDENT, FROM_HOST = 2**20, 2**40  # bytes of text: on the devices, or its windows from the host
-
-SMALL = {
-    "model.num_layers": 2,
-    "model.hidden_size": 128,
-    "data.num_streams": 32,
-    "data.window_length": 16,
-    "optimizer.name": "adam",
-}
 ANYWHERE = {
     "plain": {},
     "layer norm": {"model.layer_norm": True},
@@ -53,21 +38,9 @@ MESHES = {
 }
 
 
-def needs(packages, marker):
-    found = any(topologies._is_installed(package) for package in packages)
-    skip = pytest.mark.skipif(not found, reason=f"none of {', '.join(packages)} is installed")
-    return [skip, getattr(pytest.mark, marker)]
-
-
-@functools.cache
-def machine(topology):
-    return Machine.of(Topology.parse(topology))
-
-
-def report_on(topology, fields, num_bytes=RESIDENT):
-    config = Config().replace(SMALL | fields)
-    subject = Subject(config, Alphabet("bytes", bytes(range(256))), num_bytes)
-    return compile_for(subject, machine(topology), find_largest=False)
+def parameter_bytes(fields):
+    """Returns the bytes of all parameters, float32."""
+    return 4 * num_parameters(abstract_params(small(fields).model, BYTES.size))
 
 
 def require_what_runs_rely_on(report, fields):
@@ -82,32 +55,39 @@ def require_what_runs_rely_on(report, fields):
     splits_layers = report.mesh_shape[1] > 1
     in_loop = {each.axis for each in report.collectives if each.in_time_loop}
     assert in_loop == ({"model"} if splits_layers else set())
+    outside = [each for each in report.collectives if not each.in_time_loop]
     if report.mesh_shape == (1, 1):
         assert report.collectives == []
+    elif not splits_layers:
+        # Gradients are added up once; parameters that are shared out are gathered once.
+        reduced = sum(each.bytes for each in outside if each.kind != "all-gather")
+        gathered = sum(each.bytes for each in outside if each.kind == "all-gather")
+        whole = parameter_bytes(fields)
+        assert reduced < 1.1 * whole
+        assert gathered <= 1.1 * whole * ("mesh.shard" in fields)
 
 
-GPU_CASES = [
-    pytest.param("h100:1", fields, id=f"h100, {name}") for name, fields in ANYWHERE.items()
-]
-GPU_CASES += [
-    pytest.param("h100:4", fields, id=f"4 h100, {name}") for name, fields in MESHES.items()
-]
-TPU_CASES = [
-    pytest.param("v5e:1x1", fields, id=f"v5e, {name}") for name, fields in ANYWHERE.items()
-]
-TPU_CASES += [
-    pytest.param("v5e:2x2", fields, id=f"4 v5e, {name}") for name, fields in MESHES.items()
-]
-TPU_CASES += [
-    pytest.param(chip, {"model.recurrence": "pallas_tpu"}, id=f"{chip}, pallas_tpu")
-    for chip in ("v5e:1x1", "v5e:2x2", "v6e:1x1")
-]
+# NVIDIA's compiler takes seconds for each: what is like another is compiled by hand.
+BY_HAND = {
+    "layer norm, states kept", "skip", "embedding", "dropout held", "averaged", "columns",
+    "1 x 4", "4 x 1, optimizer split", "2 x 2, parameters split",
+}  # fmt: skip
+
+
+def cases(chip, chips):
+    """Returns everything that compiles anywhere, for one chip and for four."""
+    by_hand = BY_HAND if chip == "h100:1" else set()
+    return [
+        pytest.param(topology, fields, id=name, marks=[pytest.mark.by_hand] * (name in by_hand))
+        for topology, every in ((chip, ANYWHERE), (chips, MESHES))
+        for name, fields in every.items()
+    ]
 
 
 class TestGpu:
     pytestmark = needs(GPU, "gpu_compile")
 
-    @pytest.mark.parametrize(("topology", "fields"), GPU_CASES)
+    @pytest.mark.parametrize(("topology", "fields"), cases("h100:1", "h100:4"))
     def test_it_compiles_to_what_runs_rely_on(self, topology, fields):
         report = report_on(topology, fields)
         require_what_runs_rely_on(report, fields)
@@ -119,13 +99,44 @@ class TestGpu:
     def test_windows_from_the_host(self):
         require_what_runs_rely_on(report_on("h100:1", {}, FROM_HOST), {})
 
+    def test_gradients_are_added_up_once_and_outside_of_the_time_loop(self):
+        report = report_on("h100:2x2", {})
+        assert {each.kind for each in report.collectives} == {"all-reduce"}
+        assert not any(each.in_time_loop for each in report.collectives)
+        gradients = report.memory.parameters
+        assert sum(each.bytes for each in report.collectives) == pytest.approx(gradients, rel=0.01)
+
+    @pytest.mark.by_hand
+    def test_the_largest_batch_that_fits_is_found(self):
+        fields = {"model.hidden_size": 256}
+        found = report_on("h100:1", fields, find_largest=True).largest_num_streams
+        assert found > 1000
+        largest = report_on("h100:1", fields | {"data.num_streams": found})
+        available = largest.machine.available_bytes
+        assert 0.8 * available < largest.memory.total <= available
+
+    def test_automatic_choices_are_known_for_chips_elsewhere(self):
+        config = resolved(small({}), machine("h100:4"))
+        assert (config.model.compute_dtype, config.model.recurrence) == ("bfloat16", "scan")
+        assert config.mesh.data == 4
+
 
 class TestTpu:
     pytestmark = needs(TPU, "tpu_compile")
 
-    @pytest.mark.parametrize(("topology", "fields"), TPU_CASES)
+    @pytest.mark.parametrize(("topology", "fields"), cases("v5e:1x1", "v5e:2x2"))
     def test_it_compiles_to_what_runs_rely_on(self, topology, fields):
+        require_what_runs_rely_on(report_on(topology, fields), fields)
+
+    @pytest.mark.parametrize("topology", ["v5e:1x1", "v5e:2x2", "v6e:1x1"])
+    def test_the_kernel_compiles_to_what_runs_rely_on(self, topology):
+        fields = {"model.recurrence": "pallas_tpu"}
         require_what_runs_rely_on(report_on(topology, fields), fields)
 
     def test_windows_from_the_host(self):
         require_what_runs_rely_on(report_on("v5e:1x1", {}, FROM_HOST), {})
+
+    def test_split_layers_have_their_collectives_in_the_time_loop_and_no_others(self):
+        report = report_on("v5e:2x2", {"mesh.model": 2, "model.hidden_size": 256})
+        in_loop = {(each.kind, each.axis) for each in report.collectives if each.in_time_loop}
+        assert in_loop == {("all-gather", "model"), ("reduce-scatter", "model")}

@@ -133,3 +133,19 @@ def test_loops_of_a_real_program_are_found():
     compiled = jax.jit(run).lower(3, jnp.eye(4)).compile()
     steps = Program(compiled.as_text()).update()
     assert any(step.in_loop and step.count == 5 for step in steps)
+
+
+PRODUCTS = """HloModule products
+
+ENTRY %main (a: bf16[8,4], b: f32[4,8]) -> f32[8,8] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  %b = f32[4,8]{1,0} parameter(1)
+  %dot.1 = f32[8,8]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  %topk.1 = f32[8,8]{1,0} custom-call(%b, %b), custom_call_target="TopK"
+  ROOT %gemm.1 = (f32[8,8]{1,0}, s8[64]{0}) custom-call(%b, %b, %dot.1), custom_call_target="__cublas$lt$matmul"
+}
+"""
+
+
+def test_the_dtypes_of_products_are_read_those_of_nvidias_library_too():
+    assert Program(PRODUCTS).product_dtypes() == {"bf16 x bf16", "f32 x f32"}

@@ -10,15 +10,15 @@ from models import model_of
 from charlstm.errors import UserError
 from charlstm.evaluation import evaluator, rows
 from charlstm.evaluation.evaluator import Evaluator
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 
 SYMBOLS = b"\nabcdefghij"
 
 
 def make_evaluator(params, data, start, stop, reset_every=0):
     """A mesh, a model on it, and the model's evaluator."""
-    mesh = distributed.make_mesh(1)
-    model = model_of(params, SYMBOLS, reset_every=reset_every).put(distributed.replicated(mesh))
+    mesh = meshes.make_mesh(1)
+    model = model_of(params, SYMBOLS, reset_every=reset_every).put(meshes.replicated(mesh))
     with jax.set_mesh(mesh):
         return mesh, model, Evaluator(model, data, start, stop, mesh)
 

@@ -13,7 +13,7 @@ from charlstm.data.corpus import Alphabet
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.parameters import init_params
 from charlstm.model.recurrence import Columns, Cudnn, Scan, TensorParallel, Wavefront
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 
 SYMBOLS = b"\n abcdefghi"
@@ -122,7 +122,7 @@ def test_with_recurrence_changes_the_time_loop_alone(model):
 
 
 def test_put_lays_out_the_parameters(model):
-    sharding = distributed.replicated(distributed.single_device_mesh())
+    sharding = meshes.replicated(meshes.single_device_mesh())
     found = model.put(sharding)
     assert all(leaf.sharding == sharding for leaf in jax.tree.leaves(found))
     assert structure(found) == structure(model)

@@ -11,7 +11,7 @@ from run_folders import curve
 
 from charlstm.errors import UserError
 from charlstm.runtime import distributed
-from charlstm.runtime.distributed import cpu_devices_for
+from charlstm.runtime.meshes import cpu_devices_for
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import charlstm
 from charlstm.checkpoint.metadata import read_metadata
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from charlstm.data.corpus import Alphabet
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.training import averaging
 from charlstm.training.averaging import Validations
 from charlstm.training.console import NullConsole
@@ -48,11 +48,11 @@ def trajectory(kind, decay=0.5, start=None):
     vector = lambda tree: np.concatenate(  # noqa: E731
         [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
     )
-    mesh = distributed.make_mesh(4)
+    mesh = meshes.make_mesh(4)
     with jax.set_mesh(mesh):
         program = Program(config, Alphabet.of("corpus", np.arange(9, dtype=np.uint8)), mesh)
         update, state = jax.jit(program.update()), program.initialize(1)
-        by_stream = distributed.split_streams(mesh, axis=1, ndim=2)
+        by_stream = meshes.split_streams(mesh, axis=1, ndim=2)
         found = [(vector(state.params), vector(state.weights))]
         for number, window in enumerate(WINDOWS):
             if number == start:

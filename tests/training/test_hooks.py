@@ -273,8 +273,8 @@ def test_a_report_shows_goodput_though_the_last_line_is_a_hooks(watched):
 
 SHARED = """
 import json, sys
-from charlstm.runtime import distributed
-distributed.set_cpu_devices(2)
+from charlstm.runtime import distributed, meshes
+meshes.set_cpu_devices(2)
 distributed.initialize()
 import charlstm
 

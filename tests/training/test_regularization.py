@@ -14,7 +14,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.model.dropout import Dropout, Dropped
 from charlstm.model.recurrence import Columns, PallasTpu, Scan
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.training.program import Program
 from charlstm.training.update import Objective
 
@@ -139,7 +139,7 @@ def test_without_options_the_loss_is_traced_to_the_plain_network_alone():
 
 
 def test_without_options_the_state_holds_no_more_arrays():
-    program = Program(Config(), Alphabet.of("bytes", WINDOW), distributed.make_mesh(32))
+    program = Program(Config(), Alphabet.of("bytes", WINDOW), meshes.make_mesh(32))
     state = program.initialize(0)
     assert state.average == {} and state.weights is state.params
     assert sorted(state.params) == ["head", "layers"]

@@ -11,7 +11,7 @@ import pytest
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 from charlstm.training.program import Program
 
 TEXT = np.random.default_rng(0).integers(0, 256, 4096).astype(np.uint8)
@@ -33,7 +33,7 @@ def make(dropout=0.0, optimizer=OPTIMIZER, carry_state=True):
         optimizer=optimizer,
         training=TrainingConfig(num_updates=100),
     )
-    program = Program(config, Alphabet.of("bytes", TEXT), distributed.make_mesh(4))
+    program = Program(config, Alphabet.of("bytes", TEXT), meshes.make_mesh(4))
     return program, program.initialize(5)
 
 
@@ -83,7 +83,7 @@ def dropping():
 def dispatches(dropping):
     """The program's dispatches: of a text on the device, and of one from the host."""
     program, _ = dropping
-    with jax.set_mesh(distributed.make_mesh(4)):
+    with jax.set_mesh(meshes.make_mesh(4)):
         state = program.initialize(5)
         return {
             resident: program.compile(STREAMS, TEXT, state, resident) for resident in (True, False)
@@ -96,7 +96,7 @@ def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(
 ):
     """Bit for bit, with one compilation for all lengths and no transfer but the explicit ones."""
     results = []
-    with jax.set_mesh(distributed.make_mesh(4)):
+    with jax.set_mesh(meshes.make_mesh(4)):
         for counts in ((11,), (1,) * 11, (2, 8, 1)):
             state = dropping[0].initialize(5)
             step, losses = 0, []
@@ -113,7 +113,7 @@ def test_parameters_do_not_depend_on_how_a_run_is_cut_into_dispatches(
 
 
 def test_text_from_host_and_on_device_train_alike(dropping, dispatches):
-    with jax.set_mesh(distributed.make_mesh(4)):
+    with jax.set_mesh(meshes.make_mesh(4)):
         states = [
             dispatches[resident](dropping[0].initialize(5), 700, 5)[0] for resident in (True, False)
         ]

@@ -19,7 +19,7 @@ from charlstm.model.gradients import with_gradient
 from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.recurrence.scan import before
 from charlstm.model.stack import Carry, State
-from charlstm.runtime.distributed import DATA_AXIS, MODEL_AXIS
+from charlstm.runtime.meshes import DATA_AXIS, MODEL_AXIS
 
 # How arrays lie over the mesh; U is the hidden units, split.
 _WEIGHT = jax.P(None, None, MODEL_AXIS)  # [F, 4, U]

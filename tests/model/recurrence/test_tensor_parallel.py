@@ -17,7 +17,7 @@ import lstm_reference as reference
 from models import float32, network_of
 from recurrence_checks import assert_close, assert_reads_floats, loss_and_gradients, random_masks
 from charlstm.model.recurrence import Scan, TensorParallel
-from charlstm.runtime import distributed
+from charlstm.runtime import meshes
 
 def on(mesh, tree, axis):
     def put(leaf):
@@ -28,7 +28,7 @@ def on(mesh, tree, axis):
     return jax.tree.map(put, tree)
 
 for data, model, steps in (2, 2, 9), (1, 4, 1), (2, 2, None):
-    mesh = distributed.make_mesh(4, data, model)
+    mesh = meshes.make_mesh(4, data, model)
     with jax.set_mesh(mesh):
         case = reference.random_case(21, num_layers=2)
         masks = None if steps is None else random_masks(steps, num_layers=2)
