@@ -142,7 +142,7 @@ ENTRY %main (a: bf16[8,4], b: f32[4,8]) -> f32[8,8] {
   %b = f32[4,8]{1,0} parameter(1)
   %dot.1 = f32[8,8]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={1}
   %topk.1 = f32[8,8]{1,0} custom-call(%b, %b), custom_call_target="TopK"
-  ROOT %gemm.1 = (f32[8,8]{1,0}, s8[64]{0}) custom-call(%b, %b, %dot.1), custom_call_target="__cublas$lt$matmul"
+  ROOT %gemm.1 = f32[8,8]{1,0} custom-call(%b, %b), custom_call_target="__cublas$lt$matmul"
 }
 """
 
