@@ -1,12 +1,16 @@
 """The compilers of chips that are not there: which are installed, and devices to compile for."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from charlstm.compilation import topologies
 from charlstm.compilation.compiling import Machine, Subject, compile_for
-from charlstm.compilation.topologies import Topology
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 
@@ -33,7 +37,7 @@ def needs(packages, *marks):
 @functools.cache
 def machine(topology):
     """Returns the devices of a topology."""
-    return Machine.of(Topology.parse(topology))
+    return Machine.named(topology)
 
 
 def small(fields):
@@ -45,3 +49,18 @@ def report_on(topology, fields, num_bytes=RESIDENT, **options):
     """Compiles the training of a small model."""
     subject = Subject(small(fields), BYTES, num_bytes)
     return compile_for(subject, machine(topology), **{"find_largest": False} | options)
+
+
+def told(topology, *flags):
+    """Returns what `charlstm compile --json` prints in a process of its own, which says no more."""
+    flags = ["--text_bytes=1000000", "--num_symbols=60", "--nolargest", "--json", *flags]
+    done = subprocess.run(
+        [sys.executable, "-m", "charlstm", "compile", f"--topology={topology}", *flags],
+        env={name: value for name, value in os.environ.items() if not name.startswith("TPU_")},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)

@@ -107,6 +107,7 @@ def to_json(report: "Report") -> dict[str, Any]:
         ],
         "kernels_per_time_step": report.kernels_per_time_step,
         "kernels_per_update": None if kernels is None else kernels.total,
+        "own_kernel": None if report.on_chip is None else report.on_chip._asdict(),
         "flops_per_byte": report.flops_per_byte,
         "memory_bytes_per_byte": report.memory_bytes_per_byte,
         "ceiling_bytes_per_second": None if ceiling is None else ceiling.bytes_per_second,
@@ -146,6 +147,12 @@ def in_words(report: "Report") -> str:
         lines.append(
             f"kernels: {report.kernels.total:,} an update; for each time step and layer "
             f"{steps['forward']:.2f} forward, {steps['backward']:.2f} backward"
+        )
+    if report.on_chip is not None:
+        time_steps, streams, needed, limit = report.on_chip
+        lines.append(
+            f"kernel of {report.network.recurrence}: blocks of {time_steps} time steps × {streams} "
+            f"streams, {readable(needed)} of the {readable(limit)} of VMEM that it may take"
         )
     lines.append(
         f"for each byte of text: {report.flops_per_byte / 1e6:,.1f} MFLOP, "

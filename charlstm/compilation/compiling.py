@@ -21,11 +21,20 @@ from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams, resident_bytes, resident_bytes_within
 from charlstm.errors import UserError
 from charlstm.model.network import Network
+from charlstm.model.recurrence import OnChip
 from charlstm.runtime import meshes, xla
 from charlstm.runtime.targets import Target
 from charlstm.training import program
 from charlstm.training.memory import MemoryTable, available_bytes, largest_batch
 
+# Without them libtpu looks for the TPU that it runs on and complains that there is none, or that
+# another process has it.
+_NOT_ON_A_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 # The share of its memory that a device gives to programs: of a GPU, JAX takes as much by default.
 _MEMORY_SHARES = {"cuda": 0.75, "tpu": 0.97}
 
@@ -79,6 +88,8 @@ class Machine:
         """
         parsed = Topology.parse(topology)
         jax.config.update("jax_platforms", "cpu")  # whatever chips are here are not needed
+        for name, value in _NOT_ON_A_TPU.items():
+            os.environ.setdefault(name, value)
         return cls.of(parsed)
 
     @property
@@ -101,6 +112,7 @@ class Report:
         the memory is not known or none was looked for.
       collectives: of an update.
       kernels: of an update; None where the target has no kernels.
+      on_chip: of the recurrence's own kernel, if it has one.
       ceiling: None if the chip's figures are not known.
       flops_per_byte, memory_bytes_per_byte: of text, analytic.
       compile_seconds: of the dispatch itself.
@@ -117,6 +129,7 @@ class Report:
     collectives: list[Collective]
     kernels: Kernels | None
     kernels_per_time_step: dict[str, float] | None
+    on_chip: OnChip | None
     ceiling: Ceiling | None
     flops_per_byte: int
     memory_bytes_per_byte: float
@@ -206,6 +219,12 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
         collectives=exchanged,
         kernels=kernels,
         kernels_per_time_step=None if kernels is None else _per_time_step(kernels, config),
+        on_chip=found.network.recurrence.on_chip(
+            found.network.compute,
+            config.data.window_length,
+            config.data.num_streams // mesh_shape[0],
+            config.model.hidden_size,
+        ),
         ceiling=None
         if chip is None
         else ceiling(

@@ -6,7 +6,7 @@ memory is lost, and that a GPU starts few kernels.
 """
 
 import pytest
-from compilers import BYTES, FROM_HOST, GPU, TPU, machine, needs, report_on, small
+from compilers import BYTES, FROM_HOST, GPU, TPU, machine, needs, report_on, small, told
 
 from charlstm.compilation.compiling import resolved
 from charlstm.model.parameters import abstract_params, num_parameters
@@ -119,6 +119,12 @@ class TestGpu:
         assert (config.model.compute_dtype, config.model.recurrence) == ("bfloat16", "scan")
         assert config.mesh.data == 4
 
+    def test_scripts_get_one_object(self):
+        found = told("h100:2x2", "--config.data.num_streams=32")
+        assert found["fits"] is True and found["devices"] == 4
+        assert set(found["kernels_per_time_step"]) == {"forward", "backward"}
+        assert found["own_kernel"] is None
+
 
 class TestTpu:
     pytestmark = needs(TPU, "tpu_compile")
@@ -130,7 +136,20 @@ class TestTpu:
     @pytest.mark.parametrize("topology", ["v5e:1x1", "v5e:2x2", "v6e:1x1"])
     def test_the_kernel_compiles_to_what_runs_rely_on(self, topology):
         fields = {"model.recurrence": "pallas_tpu"}
-        require_what_runs_rely_on(report_on(topology, fields), fields)
+        report = report_on(topology, fields)
+        require_what_runs_rely_on(report, fields)
+        found = report.on_chip
+        assert found.streams <= 32 // report.mesh_shape[0] and 16 % found.time_steps == 0
+        assert 0 < found.memory_bytes <= found.memory_limit
+
+    def test_scripts_get_one_object(self):
+        found = told("v5e:2x2", "--config.model.recurrence=pallas_tpu")
+        assert found["fits"] is True and found["chip"] == "TPU v5 lite"
+        assert [each["axis"] for each in found["collectives"]] == ["data"]
+        assert set(found["own_kernel"]) == {
+            "time_steps", "streams", "memory_bytes", "memory_limit"
+        }  # fmt: skip
+        assert found["kernels_per_time_step"] is None
 
     def test_windows_from_the_host(self):
         require_what_runs_rely_on(report_on("v5e:1x1", {}, FROM_HOST), {})

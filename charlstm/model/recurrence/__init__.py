@@ -7,7 +7,7 @@ lists what cannot be combined.
 """
 
 from charlstm.config import ModelConfig
-from charlstm.model.recurrence.base import Recurrence
+from charlstm.model.recurrence.base import OnChip, Recurrence
 from charlstm.model.recurrence.columns import Columns
 from charlstm.model.recurrence.cudnn import Cudnn
 from charlstm.model.recurrence.pallas_tpu import PallasTpu
@@ -19,6 +19,7 @@ from charlstm.runtime.targets import Target
 __all__ = [
     "Columns",
     "Cudnn",
+    "OnChip",
     "PallasTpu",
     "Recurrence",
     "Scan",

@@ -1,6 +1,6 @@
 """The signature that all recurrences have, and the base of those that run layer by layer."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 
@@ -30,6 +30,20 @@ class Structure(Protocol):
         ...
 
 
+class OnChip(NamedTuple):
+    """Describes how a kernel of a recurrence's own uses a chip.
+
+    Attributes:
+      time_steps, streams: of a block of the window.
+      memory_bytes, memory_limit: of the memory beside the cores (VMEM), what it needs and may take.
+    """
+
+    time_steps: int
+    streams: int
+    memory_bytes: int
+    memory_limit: int
+
+
 class Recurrence:
     """Runs a window through the stack; a frozen value that is equal if it computes the same.
 
@@ -56,6 +70,23 @@ class Recurrence:
                 f"model.recurrence={self.name} needs {device}, and jax runs on "
                 f"{compute.target.chip}: set model.recurrence=scan"
             )
+
+    def on_chip(
+        self, compute: Compute, window: int, streams: int, hidden_size: int
+    ) -> OnChip | None:
+        """Returns how its own kernel uses a chip; None if XLA makes all of its kernels.
+
+        Args:
+          compute: the dtype of products, and the target.
+          window: T.
+          streams: B of one device.
+          hidden_size: H.
+
+        Raises:
+          UserError: see `require`.
+        """
+        del compute, window, streams, hidden_size
+        return None
 
     def __call__(
         self,

@@ -19,8 +19,8 @@ from charlstm.model import gates
 from charlstm.model.cell import Layer
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
-from charlstm.model.recurrence.base import LayerByLayer, Structure
-from charlstm.model.recurrence.pallas_grid import ROWS, Blocks, TimeGrid
+from charlstm.model.recurrence.base import LayerByLayer, OnChip, Structure
+from charlstm.model.recurrence.pallas_grid import ROWS, Blocks, TimeGrid, core_of
 from charlstm.model.recurrence.scan import before, weight_gradient
 from charlstm.model.stack import State
 from charlstm.runtime.targets import Platform
@@ -45,6 +45,14 @@ class PallasTpu(LayerByLayer):
         if not self.interpret:
             super().require(compute, hidden_size)
             Blocks.choose(1, ROWS, hidden_size, compute)
+
+    def on_chip(
+        self, compute: Compute, window: int, streams: int, hidden_size: int
+    ) -> OnChip | None:
+        """See `Recurrence`."""
+        blocks = Blocks.choose(window, streams, hidden_size, compute)
+        needed = blocks.vmem_bytes(hidden_size, compute.dtype)
+        return OnChip(*blocks, needed, core_of(compute.target).vmem_limit)
 
     def run_layer(
         self, network: Structure, layer: Layer, inputs: jax.Array, state: State

@@ -14,7 +14,7 @@ import recurrence_checks as checks
 from models import TPU, network_of
 from processes import CHEAP
 
-from charlstm.compilation.topologies import Topology
+from charlstm.compilation.compiling import Machine
 from charlstm.model.recurrence import PallasTpu
 from charlstm.model.recurrence.pallas_grid import Blocks
 from charlstm.runtime.targets import Target
@@ -105,7 +105,7 @@ def test_forward_and_backward_kernels_lower_for_a_tpu():
     ],
 )
 def test_the_compiler_takes_the_blocks(topology, hidden_size, streams, window, dtype):
-    device = Topology.parse(topology).devices()[0]
+    device = Machine.named(topology).devices[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
     sizes = hidden_size, streams, window
     lowered_gradient(Target.of(device), 1, *sizes, dtype, sharding).compile()
@@ -116,7 +116,6 @@ def test_streams_split_over_two_devices_give_the_same():
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import recurrence_checks as checks
-from charlstm.compilation.topologies import Topology
 from charlstm.model.recurrence import PallasTpu
 checks.assert_agrees_when_split(PallasTpu(interpret=True))
 """
