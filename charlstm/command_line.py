@@ -145,7 +145,7 @@ def _overview() -> str:
 def _help(module: ModuleType) -> str:
     """Returns a command's docstring, its flags, and what its `extra_help() -> str` adds, if any."""
     own = [flags.FLAGS.module_help(module.__name__)]
-    shared = "charlstm.commands._shared"
+    shared = "charlstm.commands._checkpoint"
     if shared in flags.FLAGS.flags_by_module_dict():
         own.append(flags.FLAGS.module_help(shared))
     if hasattr(module, "extra_help"):

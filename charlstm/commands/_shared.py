@@ -1,14 +1,9 @@
-"""Flags that several commands share."""
+"""Arguments that several commands take."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from charlstm.commands._flags import define_path, expanded
 from charlstm.errors import UserError
-
-CHECKPOINT = define_path(
-    "checkpoint", None, "Run folder (its best checkpoint is used) or folder of one checkpoint."
-)
 
 FIELD_PREFIX = "--config."
 
@@ -20,34 +15,6 @@ def take_overrides(argv: Sequence[str]) -> list[str]:
     rest, values = split_overrides(argv)
     overrides.update(values)
     return rest
-
-
-def require_checkpoint() -> str:
-    """Returns the value of `--checkpoint`.
-
-    Raises:
-      UserError: it is missing.
-    """
-    if not CHECKPOINT.value:
-        raise UserError("--checkpoint=RUN_OR_CHECKPOINT is missing: name a run folder")
-    return CHECKPOINT.value
-
-
-def checkpoint_of(argv: Sequence[str]) -> str:
-    """Returns the checkpoint that the first positional argument names, or else `--checkpoint`.
-
-    Raises:
-      UserError: it is missing, given twice, or more arguments follow.
-    """
-    match argv[1:]:
-        case []:
-            return require_checkpoint()
-        case [path] if CHECKPOINT.value in (None, expanded(path)):
-            return expanded(path)
-        case [path]:
-            raise UserError(f"{path} and --checkpoint={CHECKPOINT.value} differ: give one of them")
-        case _:
-            raise UserError(f"unexpected argument {argv[2]!r}; flags begin with --")
 
 
 def page_to_write(output: str) -> Path:

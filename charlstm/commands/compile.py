@@ -5,9 +5,9 @@
   charlstm compile --topology=v5e:1x1 --text_bytes=1000000000 --num_symbols=200
 
 Shows memory by kind and the largest batch that fits, collectives, kernels, and the ceiling of the
-speed. Nothing is run or measured. Without --topology it compiles for the devices of this machine.
-The compilers of TPUs and NVIDIA GPUs run on any machine: pip install 'charlstm[compile-tpu]' or
-'charlstm[compile-gpu]'.
+speed. Nothing is run or measured. What a TPU keeps in VMEM is not counted as memory. Without
+--topology it compiles for the devices of this machine. The compilers of TPUs and NVIDIA GPUs run on
+any machine: pip install 'charlstm[compile-tpu]' or 'charlstm[compile-gpu]'.
 """
 
 import json

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from charlstm.commands import _flags, _shared
+from charlstm.commands import _checkpoint, _flags, _shared
 from charlstm.data.corpora import open_corpus
 from charlstm.data.corpus import Corpus
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels, order_name
@@ -133,7 +133,7 @@ class Result:
 def main(argv: Sequence[str]) -> None:
     """Evaluates as the flags say."""
     _shared.no_more_arguments(argv)
-    checkpoint_path = _shared.require_checkpoint()
+    checkpoint_path = _checkpoint.required()
     if _WARM_UP.value is not None and _WARM_UP.value < 0:
         raise UserError(f"--warm_up={_WARM_UP.value} must be 0 or more")
     import jax

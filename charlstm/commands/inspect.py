@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from charlstm.commands import _flags, _shared
+from charlstm.commands import _checkpoint, _flags, _shared
 from charlstm.runtime.names import printable
 
 _CORPUS = flags.DEFINE_string(
@@ -29,7 +29,7 @@ _WINDOW = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     """Inspects as the arguments say."""
-    checkpoint_path = _shared.checkpoint_of(argv)
+    checkpoint_path = _checkpoint.named_by(argv)
     output = _shared.page_to_write(_OUTPUT.value)
     from charlstm.inspection.inspect import inspect
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from charlstm.commands import _flags, _shared
+from charlstm.commands import _checkpoint, _flags, _shared
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.sampling.text import decode_stream
@@ -48,7 +48,7 @@ _RAW = flags.DEFINE_boolean("raw", False, "Write the bytes as they are, no UTF-8
 def main(argv: Sequence[str]) -> None:
     """Samples as the flags say."""
     _shared.no_more_arguments(argv)
-    checkpoint_path = _shared.require_checkpoint()
+    checkpoint_path = _checkpoint.required()
     given = _given_prompt()
     if _TOP_P.value == 0:
         raise UserError("--top_p=0 leaves nothing to draw: use --temperature=0 for the likeliest")

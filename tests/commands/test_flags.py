@@ -77,3 +77,11 @@ def test_a_home_folder_that_is_not_there_is_one_line(charlstm):
     done = charlstm("train", "--workdir=~nobody_of_that_name/run")
     assert done.returncode == 2 and done.stdout == ""
     assert "./~nobody_of_that_name/run" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "report", "corpora", "compile"])
+def test_a_flag_that_a_command_does_not_read_is_refused(charlstm, command):
+    done = charlstm(command, "--checkpoint=runs/mine")
+    assert done.returncode == 2
+    assert "Unknown command line flag 'checkpoint'" in done.stderr
+    assert "--checkpoint" not in charlstm(command, "--help").stdout
