@@ -9,7 +9,7 @@ from absl import flags
 
 from benchmarks.interleaved import Entry, Outcome, run_interleaved
 from benchmarks.reporting import Report
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 OUT = flags.DEFINE_string("out", "benchmarks/results", "Folder for JSON, table and picture.")
 _NAME = flags.DEFINE_string("name", None, "Of the files; by default the benchmark's.")

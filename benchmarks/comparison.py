@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks import common, reporting
 from benchmarks.interleaved import Entry, Outcome
 from benchmarks.reporting import Column, Report
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.runtime import huge_pages
 
 OURS = "charlstm"

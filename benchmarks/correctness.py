@@ -17,7 +17,7 @@ from absl import app, flags
 from benchmarks import common
 from benchmarks.interleaved import Entry, run_interleaved
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.config import field_types
 
 _SHAPE = flags.DEFINE_string("shape", "3x64-B16-T32", "The model and its window.")

@@ -17,7 +17,7 @@ from absl import app, flags
 from benchmarks import common, comparison, reporting
 from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _SHAPES = flags.DEFINE_list("shapes", ["2x128-B32-T64", "3x512-B64-T64"], "What is trained.")
 _TEXT_BYTES = flags.DEFINE_integer("text_bytes", 10**9, "Size of the mapped file.", 1)

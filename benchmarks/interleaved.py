@@ -8,7 +8,6 @@ Neither is the unit of work with which a competitor warms up at the beginning of
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import selectors
 import statistics
@@ -19,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from charlstm.benchmark.windows import count_for
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT, RUN_LIMIT = 900.0, 300.0  # seconds
@@ -160,16 +161,6 @@ def reasons(outcome: Outcome) -> Iterator[None]:
         yield
     except Refusal as reason:
         outcome.status = str(reason)
-
-
-def count_for(run: Callable[[int], float], run_seconds: float) -> int:
-    """Returns how many units of work take about `run_seconds`; `run` returns those of a number."""
-    run(1)
-    count, seconds = 1, run(1)
-    while seconds < run_seconds / 4:
-        count = min(8 * count, math.ceil(count * run_seconds / max(seconds, 1e-6)))
-        seconds = run(count)
-    return max(1, math.ceil(count * run_seconds / seconds))
 
 
 class Child:

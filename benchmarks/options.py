@@ -15,7 +15,7 @@ from absl import app, flags
 from benchmarks import common, comparison, reporting
 from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 BARE = "without the options' code"
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from benchmarks import common, comparison, reporting
 from benchmarks.competitors.keras_seed import SHAPES as SEED_SHAPES
 from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _SHAPES = flags.DEFINE_list(
     "shapes",

@@ -11,21 +11,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from tqdm import tqdm
+from typing import Any
 
 from benchmarks.competitors import num_cores
+from charlstm.benchmark.machine import cpu_model
+from charlstm.benchmark.table import Column as Column
+from charlstm.benchmark.table import markdown_table as markdown_table
+from charlstm.benchmark.table import number as number
+from charlstm.benchmark.table import percent as percent
+from charlstm.benchmark.table import ratio as ratio
+from charlstm.benchmark.table import short as short
+from charlstm.benchmark.table import span as span
 
 ROOT = Path(__file__).parents[1]
-
-
-class Column(NamedTuple):
-    """Describes a column of a table: the key of its value in a row, its heading, its format."""
-
-    key: str
-    heading: str
-    write: Callable[[Any], str] = str
 
 
 class Report:
@@ -120,45 +118,6 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
-    """Formats rows as Markdown with aligned columns; a missing value leaves its cell empty."""
-    cells = [[column.heading for column in columns]]
-    cells += [[_cell(row.get(column.key), column) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
-
-
-def _cell(value: Any, column: Column) -> str:
-    return "" if value is None else column.write(value).replace("|", "\\|")
-
-
-def number(digits: int = 1) -> Callable[[float], str]:
-    """Returns a formatter that writes numbers with so many decimal places."""
-    return lambda value: f"{value:,.{digits}f}"
-
-
-def percent(value: float) -> str:
-    """Writes a share as a percentage."""
-    return f"{value:.1%}"
-
-
-def ratio(value: float) -> str:
-    """Writes a factor: `1.23×`."""
-    return f"{value:.2f}×"
-
-
-def short(value: float) -> str:
-    """Writes large numbers in short form: `48.2k`."""
-    return tqdm.format_sizeof(value)
-
-
-def span(values: Sequence[float]) -> str:
-    """Writes the lowest and the highest value."""
-    return f"{short(values[0])} – {short(values[1])}"
-
-
 def command() -> str:
     """Returns the command line of this process, as one would type it."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
@@ -193,22 +152,12 @@ def revision() -> str | None:
 def machine() -> dict[str, Any]:
     """Returns the processor, its cores and memory, the system, and the GPUs."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": num_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()}",
         "gpus": _gpus(),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _gpus() -> list[str]:

@@ -15,7 +15,7 @@ from absl import app, flags
 from benchmarks import common, comparison, reporting
 from benchmarks.interleaved import Entry, Outcome
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _MODELS = flags.DEFINE_list("models", ["2x128", "3x512", "3x1024"], "Layers x hidden size.")
 _BATCH = flags.DEFINE_list("batch", ["1", "8", "64", "512"], "Texts side by side.")

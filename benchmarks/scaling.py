@@ -15,7 +15,7 @@ from absl import app, flags
 from benchmarks import common, comparison, reporting
 from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _SHAPES = flags.DEFINE_list("shapes", ["2x128-B64-T64", "2x512-B64-T64"], "What is trained.")
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices.")

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.interleaved import Entry, Outcome, run_interleaved
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.config import ModelConfig
 from charlstm.data.corpus import Alphabet, Corpus, load_corpus
 from charlstm.evaluation.evaluator import Evaluator

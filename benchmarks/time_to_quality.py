@@ -24,7 +24,7 @@ from benchmarks.competitors import versions_of
 from benchmarks.competitors.keras_seed import SHAPES as SEED_SHAPES
 from benchmarks.reporting import Column, Report
 from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.training.metrics_file import read_figures
 
 _CONFIGS = flags.DEFINE_list("configs", ["quickstart"], "Names or files, as for charlstm train.")

@@ -17,7 +17,7 @@ from absl import app, flags
 from benchmarks import common, comparison, reporting
 from benchmarks.interleaved import Entry
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _LAYERS = flags.DEFINE_list("layers", ["2"], "Numbers of layers.")
 _HIDDEN = flags.DEFINE_list("hidden", ["128", "256", "512"], "Hidden sizes.")

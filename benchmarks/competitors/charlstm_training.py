@@ -1,83 +1,44 @@
 """Trains charlstm itself, with the configuration, state and dispatch of `charlstm train`."""
 
-import time
 from typing import Any
 
 import jax
 
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, versions_of
-from charlstm.config import Config
-from charlstm.data.corpus import Alphabet
-from charlstm.data.streams import Streams
+from charlstm.benchmark import training
+from charlstm.benchmark.fields import config_of
+from charlstm.benchmark.shapes import Shape, text_of
 from charlstm.runtime import meshes
-from charlstm.training.control import SECONDS_PER_DISPATCH
 from charlstm.training.program import Program
-from charlstm.training.train_state import TrainState
-from charlstm.training.update import UpdateMetrics
 
 
-class Training:
-    """Builds a run as `charlstm train` does, but without a run folder.
+class Training(training.Training):
+    """Trains what a spec describes, on all devices of its process.
 
     Args:
       spec: `shape`, and optionally `fields` (configuration fields by address), `cpu_devices` (0
         chooses as the command does), `updates_per_dispatch` (0: what fills half a second),
         `resident` (False reads windows on the host even if the text is small), `memory` (True
-        compiles once more to find out what memory the program needs), `mapped_bytes` (the text is
-        a file of that size, mapped from disk; `path` names one).
+        reports what memory the program needs), `mapped_bytes` (the text is a file of that size,
+        mapped from disk; `path` names one).
       make_program: the class of the computation.
     """
 
     def __init__(self, spec: dict[str, Any], make_program: type[Program] = Program):
-        self.shape = shape = workloads.Shape(**spec["shape"])
-        self.text = workloads.mapped_text(spec) if "mapped_bytes" in spec else workloads.make_text()
-        self.config = Config().replace(fields_of(shape) | spec.get("fields", {}))
-        model = self.config.model
-        automatic = meshes.cpu_devices_for(
-            model.hidden_size, shape.num_streams, shape.window_length
+        self.shape = shape = Shape(**spec["shape"])
+        config = config_of(shape, spec.get("fields", {}))
+        meshes.set_cpu_devices(spec.get("cpu_devices") or training.cpu_devices_for(config))
+        super().__init__(
+            config,
+            workloads.mapped_text(spec) if "mapped_bytes" in spec else text_of(shape),
+            resident=spec.get("resident", True),
+            updates_per_dispatch=spec.get("updates_per_dispatch", 0),
+            make_program=make_program,
         )
-        meshes.set_cpu_devices(spec.get("cpu_devices") or automatic)
-        self.alphabet = Alphabet.of(model.alphabet, self.text)
-        self.streams = Streams(len(self.text), shape.num_streams, shape.window_length)
-        self.mesh = meshes.make_mesh(shape.num_streams)
         jax.set_mesh(self.mesh)
-        program = make_program(self.config, self.alphabet, self.mesh)
-        self.network = program.network
-        self.state: TrainState = program.initialize(0)
-        self.step = 0
-        begin = time.perf_counter()
-        self._dispatch = program.compile(
-            self.streams, self.text, self.state, resident=spec.get("resident", True)
-        )
-        self.compile_seconds = time.perf_counter() - begin
-        self._updates_per_dispatch = spec.get("updates_per_dispatch", 0)
+        self.start()
         self._memory = self._compiled_memory() if spec.get("memory") else {}
-
-    def advance(self, count: int) -> UpdateMetrics:
-        """Makes `count` updates as the training loop does, reading metrics one dispatch late.
-
-        Returns:
-          The metrics of the last dispatch, on the host; all updates are done by then.
-        """
-        waiting: UpdateMetrics | None = None
-        for size in self._dispatches(count):
-            self.state, metrics = self._dispatch(self.state, self.step, size)
-            self.step += size
-            if waiting is not None:
-                jax.device_get(waiting)
-            waiting = metrics
-        last: UpdateMetrics = jax.device_get(waiting)
-        return last
-
-    def _dispatches(self, count: int) -> list[int]:
-        """Returns the number of updates in each dispatch."""
-        most = self._updates_per_dispatch
-        if not most:
-            # About what the training loop arrives at: a measured run lasts a second or more.
-            most = max(1, int(count * SECONDS_PER_DISPATCH))
-        most = min(most, self._dispatch.max_updates)
-        return [most] * (count // most) + ([count % most] if count % most else [])
 
     def input_seconds(self) -> float:
         """Returns for how many seconds so far updates have waited for their text."""
@@ -107,39 +68,20 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     return competitor(Training(spec))
 
 
-def competitor(training: Training) -> Competitor:
+def competitor(trained: Training) -> Competitor:
     """Makes a competitor of a training; a run makes `count` updates."""
-    device = training.mesh.devices.flat[0]
+    device = trained.mesh.devices.flat[0]
 
     def run(count: int) -> dict[str, float]:
-        waited = training.input_seconds()
-        metrics = training.advance(count)
+        waited = trained.input_seconds()
+        metrics = trained.advance(count)
         figures = {
             "nats": float(metrics.nats[0]),
-            "input_seconds": training.input_seconds() - waited,
+            "input_seconds": trained.input_seconds() - waited,
         }
-        memory = device.memory_stats() or {}
-        if "peak_bytes_in_use" in memory:
-            figures["device_peak_bytes"] = memory["peak_bytes_in_use"]
+        peak = training.peak_bytes(device)
+        if peak is not None:
+            figures["device_peak_bytes"] = peak
         return figures
 
-    return Competitor(run, training.info())
-
-
-def fields_of(shape: workloads.Shape) -> dict[str, Any]:
-    """Returns the configuration of a shape: values by address."""
-    return {
-        "model.num_layers": shape.num_layers,
-        "model.hidden_size": shape.hidden_size,
-        "model.alphabet": "bytes" if shape.num_symbols == 256 else "corpus",
-        "data.num_streams": shape.num_streams,
-        "data.window_length": shape.window_length,
-        "optimizer.name": "adam",
-        "optimizer.learning_rate": workloads.LEARNING_RATE,
-        "optimizer.b1": workloads.BETA_1,
-        "optimizer.b2": workloads.BETA_2,
-        "optimizer.epsilon": workloads.EPSILON,
-        "optimizer.clip_norm": workloads.CLIP_NORM,
-        "optimizer.schedule": "constant",
-        "optimizer.warmup_updates": 0,
-    }
+    return Competitor(run, trained.info())

@@ -10,20 +10,19 @@ import optax
 
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, versions_of
+from charlstm.benchmark import shapes
 
 # (parameters, carry, inputs [T, B], targets [T, B]) → (mean nats, carry after the window)
 Loss = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def competitor(shape: workloads.Shape, loss: Loss, params: Any, carry: Any) -> Competitor:
+def competitor(shape: shapes.Shape, loss: Loss, params: Any, carry: Any) -> Competitor:
     """Trains with `loss`: jitted, many updates in one call, state donated, text on the device.
 
     A run makes `count` updates.
     """
-    adam = optax.adam(
-        workloads.LEARNING_RATE, b1=workloads.BETA_1, b2=workloads.BETA_2, eps=workloads.EPSILON
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(workloads.CLIP_NORM), adam)
+    adam = optax.adam(shapes.LEARNING_RATE, b1=shapes.BETA_1, b2=shapes.BETA_2, eps=shapes.EPSILON)
+    optimizer = optax.chain(optax.clip_by_global_norm(shapes.CLIP_NORM), adam)
     text = jnp.asarray(workloads.symbols_of(shape))
     first = jnp.arange(shape.num_streams) * (len(text) // shape.num_streams)
     places = first + jnp.arange(shape.window_length + 1)[:, None]

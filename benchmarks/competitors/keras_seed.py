@@ -17,10 +17,11 @@ import numpy as np
 
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, versions_of
+from charlstm.benchmark import shapes
 
 SHAPES = {
-    "question": workloads.Shape(2, 128, 32, 1),
-    "answer": workloads.Shape(3, 1024, 64, 1, workloads.NUM_DISTINCT_BYTES),
+    "question": shapes.Shape(2, 128, 32, 1),
+    "answer": shapes.Shape(3, 1024, 64, 1, shapes.NUM_DISTINCT_BYTES),
 }
 
 
@@ -32,7 +33,7 @@ class Seed:
       symbols: int [N], the training text.
     """
 
-    def __init__(self, shape: workloads.Shape, symbols: np.ndarray):
+    def __init__(self, shape: shapes.Shape, symbols: np.ndarray):
         os.environ["KERAS_BACKEND"] = "tensorflow"
         import keras
 
@@ -84,7 +85,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         file of symbols to read instead of the usual text, and `snapshots`, a folder in which the
         weights are saved after each run as `SECONDS.npz`.
     """
-    shape = workloads.Shape(**spec["shape"]) if "shape" in spec else SHAPES[spec["script"]]
+    shape = shapes.Shape(**spec["shape"]) if "shape" in spec else SHAPES[spec["script"]]
     text = Path(spec["text"]).read_bytes() if "text" in spec else None
     symbols = workloads.symbols_of(shape) if text is None else np.frombuffer(text, np.uint8)
     seed = Seed(shape, symbols)

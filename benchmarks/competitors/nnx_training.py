@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from benchmarks import workloads
 from benchmarks.competitors import Competitor, jax_training
+from charlstm.benchmark import shapes
 
 
 class Model(nnx.Module):
     """Defines the same network: one-hot or embedded bytes, the stack, and a linear head."""
 
-    def __init__(self, shape: workloads.Shape, inputs: str, rngs: nnx.Rngs):
+    def __init__(self, shape: shapes.Shape, inputs: str, rngs: nnx.Rngs):
         hidden, symbols = shape.hidden_size, shape.num_symbols
         self.embedding = nnx.Embed(symbols, hidden, rngs=rngs) if inputs == "embedding" else None
         self.num_symbols = symbols
@@ -52,7 +52,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     Args:
       spec: `shape` and `inputs` (one-hot, embedding).
     """
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     model = Model(shape, spec["inputs"], nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 

@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import workloads
 from benchmarks.competitors import Competitor, jax_training
+from charlstm.benchmark import shapes
 from charlstm.config import ModelConfig
 from charlstm.model import parameters
 
 
 def prepare(spec: dict[str, Any]) -> Competitor:
     """Prepares training in float32; a run makes `count` updates of the model of `shape`."""
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     model = ModelConfig(num_layers=shape.num_layers, hidden_size=shape.hidden_size, forget_bias=1.0)
     params = parameters.init_params(jax.random.key(0), model, shape.num_symbols)
     carry = parameters.zero_carry(params, shape.num_streams)

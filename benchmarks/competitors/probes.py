@@ -3,8 +3,6 @@
 The probes run interleaved with the competitors, so that shares refer to rates in the same minutes.
 """
 
-import functools
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.competitors import Competitor, num_cores, versions_of
+from charlstm.benchmark import products
+from charlstm.benchmark.products import Make, Products
 
-# [M, K]·[K, N], among them the products of the largest layer. The rate is that of the best shape,
-# averaged over all its repetitions: what can be sustained, not what one lucky moment gave.
-CPU_PRODUCTS = ((2048, 1024, 4096), (2048, 4096, 1024), (2048, 2048, 2048), (4096, 1024, 4096))
-GPU_PRODUCTS = ((8192, 8192, 8192), (16384, 1024, 4096), (16384, 4096, 4096), (65536, 1024, 4096))
 CPU_COPY_BYTES, GPU_COPY_BYTES = 2**28, 2**32
 
 
@@ -34,32 +30,23 @@ def prepare(spec: dict[str, Any]) -> Competitor:
 
 def _products(library: str, dtype: str, tiny: bool) -> Competitor:
     """Prepares products; a run's figure is the FLOP/s of the best shape."""
-    on_gpu, make, device = (_jax_product if library == "jax" else _torch_product)(dtype)
-    sizes = ((64, 64, 64),) if tiny else GPU_PRODUCTS if on_gpu else CPU_PRODUCTS
-    products = [(2.0 * m * k * n, make(m, k, n)) for m, k, n in sizes]
-    for _, product in products:
-        product()
+    on_cpu, make, device = (_jax if library == "jax" else _torch)(dtype)
+    usual = products.CPU_SIZES if on_cpu else products.ACCELERATOR_SIZES
+    measured = Products(make, ((64, 64, 64),) if tiny else usual)
 
     def run(count: int) -> dict[str, float]:
-        return {"flops_per_second": max(flops / _mean_seconds(p, count) for flops, p in products)}
+        return {"flops_per_second": measured.rate(count)}
 
     return Competitor(run, {"versions": versions_of(library), "device": device, "dtype": dtype})
 
 
-def _jax_product(dtype: str) -> tuple[bool, Callable[[int, int, int], Callable[[], Any]], str]:
+def _jax(dtype: str) -> tuple[bool, Make, str]:
     import jax
-    import jax.numpy as jnp
 
-    def make(m: int, k: int, n: int) -> Callable[[], Any]:
-        left = jax.random.normal(jax.random.key(0), (m, k), jnp.dtype(dtype))
-        right = jax.random.normal(jax.random.key(1), (k, n), jnp.dtype(dtype))
-        product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
-        return lambda: product(left, right).block_until_ready()
-
-    return jax.default_backend() == "gpu", make, jax.devices()[0].device_kind
+    return jax.default_backend() == "cpu", products.with_jax(dtype), jax.devices()[0].device_kind
 
 
-def _torch_product(dtype: str) -> tuple[bool, Callable[[int, int, int], Callable[[], Any]], str]:
+def _torch(dtype: str) -> tuple[bool, Make, str]:
     import torch
 
     torch.set_num_threads(num_cores())
@@ -79,7 +66,7 @@ def _torch_product(dtype: str) -> tuple[bool, Callable[[int, int, int], Callable
 
         return run
 
-    return on_gpu, make, torch.cuda.get_device_name() if on_gpu else "cpu"
+    return not on_gpu, make, torch.cuda.get_device_name() if on_gpu else "cpu"
 
 
 def _copies(tiny: bool) -> Competitor:
@@ -109,14 +96,7 @@ def _copies(tiny: bool) -> Competitor:
     copy()
 
     def run(count: int) -> dict[str, float]:
-        return {"bytes_per_second": 2 * num_bytes / _mean_seconds(copy, count)}
+        return {"bytes_per_second": 2 * num_bytes / products.mean_seconds(copy, count)}
 
     device = jax.devices()[0].device_kind
     return Competitor(run, {"versions": versions_of("jax", "numpy"), "device": device})
-
-
-def _mean_seconds(run: Callable[[], Any], count: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(count):
-        run()
-    return (time.perf_counter() - begin) / count

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import workloads
 from benchmarks.competitors import Competitor, plain_scan, versions_of
-from benchmarks.competitors.charlstm_training import fields_of
+from charlstm.benchmark import shapes
+from charlstm.benchmark.fields import config_of
 from charlstm.config import Config, ModelConfig
 from charlstm.model import parameters
 from charlstm.model.network import Network, next_symbol_nats
@@ -33,7 +33,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     Args:
       spec: `shape` and `dtype`; `recurrence` and `residuals`, values of the fields of `model`.
     """
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     if spec["recurrence"] == SPLIT:  # has an effect only on a CPU
         meshes.set_cpu_devices(2)
     model_devices = jax.device_count() if spec["recurrence"] == SPLIT else 1
@@ -79,28 +79,28 @@ def _network(model: ModelConfig, target: Target, model_devices: int) -> Network:
     return Network.of(scanned, target).replace(recurrence=PallasTpu(interpret=True))
 
 
-def _config(spec: dict[str, Any], shape: workloads.Shape, model_devices: int) -> Config:
+def _config(spec: dict[str, Any], shape: shapes.Shape, model_devices: int) -> Config:
     """Returns the configuration that a spec asks for.
 
     Raises:
       UserError: the recurrence cannot compute that.
     """
-    return Config().replace(
-        fields_of(shape)
-        | {
+    return config_of(
+        shape,
+        {
             "model.recurrence": spec["recurrence"],
             "model.residuals": spec["residuals"],
             "model.compute_dtype": spec["dtype"],
             "model.wavefront_chunk": max(1, shape.window_length // CHUNKS),
             "mesh.model": model_devices,
-        }
+        },
     )
 
 
 @functools.cache
-def _problem(shape: workloads.Shape) -> tuple[Any, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _problem(shape: shapes.Shape) -> tuple[Any, dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Returns parameters, a carry, inputs and targets, the same for every recurrence."""
-    model = Config().replace(fields_of(shape)).model
+    model = config_of(shape, {}).model
     params = jax.device_get(parameters.init_params(jax.random.key(0), model, shape.num_symbols))
     rng = np.random.default_rng(0)
     sizes = shape.num_layers, shape.num_streams, shape.hidden_size
@@ -110,7 +110,7 @@ def _problem(shape: workloads.Shape) -> tuple[Any, dict[str, np.ndarray], np.nda
 
 
 @functools.cache
-def _reference(shape: workloads.Shape) -> tuple[float, Any]:
+def _reference(shape: shapes.Shape) -> tuple[float, Any]:
     """Computes loss and gradients with the plain scan in float64, on the CPU."""
     params, carry, inputs, targets = _problem(shape)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):

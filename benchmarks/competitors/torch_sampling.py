@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import workloads
 from benchmarks.competitors import Competitor, num_cores, versions_of
 from benchmarks.competitors.torch_training import Model
+from charlstm.benchmark import shapes
 
 
 def prepare(spec: dict[str, Any]) -> Competitor:
@@ -17,7 +17,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     Args:
       spec: `shape`, whose window_length is not used, `dtype` and `threads` (0: all cores).
     """
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     torch.set_num_threads(spec.get("threads") or num_cores())
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,7 +35,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         drawn = []
         for _ in range(count):
             logits, carry = model(symbols, carry)
-            probabilities = torch.softmax(logits[0].float() / workloads.TEMPERATURE, dim=-1)
+            probabilities = torch.softmax(logits[0].float() / shapes.TEMPERATURE, dim=-1)
             symbols = torch.multinomial(probabilities, 1).T
             drawn.append(symbols)
         torch.cat(drawn).cpu()

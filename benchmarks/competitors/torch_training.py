@@ -7,6 +7,7 @@ from torch import nn
 
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, num_cores, versions_of
+from charlstm.benchmark import shapes
 
 # How products are computed: the parameters' dtype, autocast's dtype (None: off), and TF32. With
 # half-precision parameters the optimizer's state is in half precision too: less exact than ours,
@@ -24,7 +25,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None, bool]] = {
 class Model(nn.Module):
     """Defines the same network: one-hot or embedded bytes, the stack, and a linear head."""
 
-    def __init__(self, shape: workloads.Shape, inputs: str):
+    def __init__(self, shape: shapes.Shape, inputs: str):
         super().__init__()
         hidden, symbols = shape.hidden_size, shape.num_symbols
         if inputs == "one-hot":
@@ -53,7 +54,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
       spec: `shape`, `inputs` (one-hot, embedding), `precision` (a key of `PRECISIONS`), and
         optionally `graph` (True: the whole update as one CUDA graph).
     """
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     parameter_dtype, autocast, tf32 = PRECISIONS[spec["precision"]]
     torch.set_num_threads(num_cores())
     torch.manual_seed(0)
@@ -64,9 +65,9 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     graphed = bool(spec.get("graph"))
     optimizer = torch.optim.Adam(
         model.parameters(),
-        lr=workloads.LEARNING_RATE,
-        betas=(workloads.BETA_1, workloads.BETA_2),
-        eps=workloads.EPSILON,
+        lr=shapes.LEARNING_RATE,
+        betas=(shapes.BETA_1, shapes.BETA_2),
+        eps=shapes.EPSILON,
         fused=True,
         capturable=graphed,
     )
@@ -89,7 +90,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
             logits.reshape(-1, shape.num_symbols).float(), window[1:].reshape(-1)
         )
         nats.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), workloads.CLIP_NORM, foreach=True)
+        nn.utils.clip_grad_norm_(model.parameters(), shapes.CLIP_NORM, foreach=True)
         optimizer.step()
         with torch.no_grad():
             h.copy_(h_last)

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks import workloads
 from benchmarks.competitors import Competitor, versions_of
+from charlstm.benchmark import shapes
 from charlstm.data.streams import Streams
 from charlstm.training.dispatch import MAX_UPDATES_PER_DISPATCH
 
@@ -20,7 +21,7 @@ def prepare(spec: dict[str, Any]) -> Competitor:
         reads a memory-mapped file and puts windows on the device, many at a time; `mapped_bytes`,
         the size of the mapped file; `path`, a file to map instead.
     """
-    shape = workloads.Shape(**spec["shape"])
+    shape = shapes.Shape(**spec["shape"])
     run = _device(shape) if spec["source"] == "device" else _host(shape, spec)
     info = {
         "versions": versions_of("charlstm", "jax", "jaxlib", "numpy"),
@@ -29,8 +30,8 @@ def prepare(spec: dict[str, Any]) -> Competitor:
     return Competitor(run, info)
 
 
-def _device(shape: workloads.Shape) -> Any:
-    text = jnp.asarray(workloads.make_text())
+def _device(shape: shapes.Shape) -> Any:
+    text = jnp.asarray(shapes.make_text())
     streams = Streams(len(text), shape.num_streams, shape.window_length)
     first = jnp.asarray(streams.first_places())
 
@@ -52,7 +53,7 @@ def _device(shape: workloads.Shape) -> Any:
     return run
 
 
-def _host(shape: workloads.Shape, spec: dict[str, Any]) -> Any:
+def _host(shape: shapes.Shape, spec: dict[str, Any]) -> Any:
     text = workloads.mapped_text(spec)
     streams = Streams(len(text), shape.num_streams, shape.window_length)
     step = 0

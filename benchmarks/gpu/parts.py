@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.correctness import all_recurrences, residuals_of
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.errors import UserError
 
 # What a part measures, by name, with what its process needs to know of each.

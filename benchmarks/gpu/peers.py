@@ -18,11 +18,11 @@ from benchmarks.interleaved import (
     Entry,
     Outcome,
     Refusal,
-    count_for,
     reasons,
     start,
 )
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
+from charlstm.benchmark.windows import count_for
 
 _COPIED = "copy_bytes_per_second"
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.gpu.work import Work
 from benchmarks.interleaved import ROOT
 from benchmarks.timed_training import Failed
-from benchmarks.workloads import TEXT_BYTES, Shape, make_text
+from charlstm.benchmark.shapes import TEXT_BYTES, Shape, make_text
 from charlstm.data.registry import CORPORA
 from charlstm.runtime.preemption import EXIT_SAVED
 from charlstm.training.metrics_file import FILE, read_figures

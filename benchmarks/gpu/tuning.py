@@ -14,7 +14,7 @@ from jax.profiler import ProfileData
 
 from benchmarks.competitors.charlstm_training import Training
 from benchmarks.gpu.work import Work
-from benchmarks.interleaved import count_for
+from charlstm.benchmark.windows import count_for
 from charlstm.model import time_loop
 from charlstm.runtime import xla
 

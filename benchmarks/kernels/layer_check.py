@@ -19,7 +19,7 @@ from absl import app, flags
 
 from benchmarks.kernels import checking, layers
 from benchmarks.kernels.layers import LayerFunction
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.errors import UserError
 
 _KERNEL = flags.DEFINE_enum("kernel", "cuda", layers.NAMES, "What is checked.")

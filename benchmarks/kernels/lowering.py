@@ -13,7 +13,7 @@ import jax
 from absl import app
 
 from benchmarks.kernels import checking, layer_check, layers
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.compilation.topologies import Topology
 
 

@@ -15,7 +15,7 @@ from benchmarks import common
 from benchmarks.interleaved import Entry
 from benchmarks.kernels.checking import build_folder
 from benchmarks.reporting import Column
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 
 _SHAPES = flags.DEFINE_list("shapes", ["3x1024-B64-T128"], "Models and batches.")
 _KERNELS = flags.DEFINE_list("kernels", ["cuda", "mosaic", "scan"], "In the place of the scan.")

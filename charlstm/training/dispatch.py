@@ -58,6 +58,10 @@ class CompiledDispatch:
         """Returns XLA's account of the memory that the program needs on one device, in bytes."""
         return self._compiled.memory_analysis()
 
+    def as_text(self) -> str:
+        """Returns the compiled program as text."""
+        return str(self._compiled.as_text())
+
 
 def compile_dispatch(
     update: Update,

@@ -88,7 +88,7 @@ def test_peers_are_compared_with_what_was_measured_in_the_same_run(benchmark):
 SAME_UPDATES = """
 from benchmarks.competitors.bare_training import BareProgram
 from benchmarks.competitors.charlstm_training import Training
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.training.program import Program
 shape = Shape.parse("2x8-B4-T8").to_json()
 spec = {"shape": shape, "cpu_devices": 1, "updates_per_dispatch": 250}
