@@ -292,18 +292,8 @@ def collectives(steps: list[Step], mesh_shape: tuple[int, int]) -> list[Collecti
       mesh_shape: the devices along `data` and `model`.
     """
     found: dict[tuple[str, str, bool, int], tuple[int, int]] = {}
-    seen = set()
-    for step in steps:
+    for step in _each_once(steps):
         kind = step.instruction.opcode.removesuffix("-start")
-        if kind not in COLLECTIVES:
-            continue
-        if step.fused_in:
-            # A TPU's compiler fuses the start, the course and the end of one with other work.
-            channel = _CHANNEL.search(step.instruction.text)
-            place = step.fused_in, kind, channel and channel.group(1)
-            if place in seen:
-                continue
-            seen.add(place)
         groups = step.instruction.groups()
         size = max((len(group) for group in groups), default=math.prod(mesh_shape))
         key = kind, _axis(groups, mesh_shape), step.in_loop, size
@@ -316,6 +306,28 @@ def collectives(steps: list[Step], mesh_shape: tuple[int, int]) -> list[Collecti
         Collective(kind, axis, count, total, in_loop, size)
         for (kind, axis, in_loop, size), (count, total) in sorted(found.items())
     ]
+
+
+def _each_once(steps: list[Step]) -> Iterator[Step]:
+    """Yields the collectives of an update, each of them once.
+
+    A TPU's compiler fuses the start, the course and the end of one with other work, also with a
+    whole loop that runs in the meantime. All of these are on the same channel, and what is done
+    least often says how often the collective is made.
+    """
+    fused: dict[tuple[str, str], Step] = {}
+    for step in steps:
+        kind = step.instruction.opcode.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            continue
+        channel = _CHANNEL.search(step.instruction.text)
+        if not step.fused_in or channel is None:
+            yield step
+            continue
+        key = kind, channel.group(1)
+        if key not in fused or step.count < fused[key].count:
+            fused[key] = step
+    yield from fused.values()
 
 
 def _axis(groups: list[list[int]], mesh_shape: tuple[int, int]) -> str:

@@ -44,9 +44,7 @@ class Layout:
 
     def for_computing(self, params: Tree) -> Tree:
         """Lays parameters out as gradients are computed with them."""
-        found = self._lay_out(params, over_data=False)
-        # Or XLA may gather a matrix again wherever it is used: in every time step.
-        return jax.lax.optimization_barrier(found) if self.splits_weights else found
+        return self._lay_out(params, over_data=False)
 
     def for_optimizer(self, tree: Tree) -> Tree:
         """Lays out gradients, parameters or optimizer state as the optimizer works on them."""

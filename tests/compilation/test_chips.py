@@ -52,9 +52,15 @@ def require_what_runs_rely_on(report, fields):
     assert memory.scratch < 4 * memory.parameters + 2 * memory.activations + 2**23
     if fields.get("model.compute_dtype") != "float32":
         assert report.product_dtypes == {"bf16 x bf16"}
-    splits_layers = report.mesh_shape[1] > 1
-    in_loop = {each.axis for each in report.collectives if each.in_time_loop}
-    assert in_loop == ({"model"} if splits_layers else set())
+    # In the time loop, devices that share a layer exchange outputs and their gradients.
+    in_loop = [each for each in report.collectives if each.in_time_loop]
+    assert {each.axis for each in in_loop} == ({"model"} if report.mesh_shape[1] > 1 else set())
+    config = small(fields)
+    steps = config.data.window_length * config.model.num_layers
+    assert sum(each.count for each in in_loop) == (2 * steps if in_loop else 0)
+    streams = config.data.num_streams // report.mesh_shape[0]
+    outputs = steps * streams * config.model.hidden_size
+    assert sum(each.bytes for each in in_loop) <= (2 + 4) * outputs  # bfloat16 and float32
     if report.mesh_shape == (1, 1):
         assert report.collectives == []
     # Over the streams, gradients are added up once, and what is shared out is gathered once.

@@ -149,3 +149,35 @@ ENTRY %main (a: bf16[8,4], b: f32[4,8]) -> f32[8,8] {
 
 def test_the_dtypes_of_products_are_read_those_of_nvidias_library_too():
     assert Program(PRODUCTS).product_dtypes() == {"bf16 x bf16", "f32 x f32"}
+
+
+# A TPU gathers while a loop runs: the start before it, the course in each turn, the end behind it.
+OVERLAPPED = """HloModule overlapped
+
+%start (a: f32[4]) -> f32[8] {
+  %a = f32[4]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%a), channel_id=4, replica_groups=[1,2]<=[2], dimensions={0}
+}
+
+%course (b: f32[4]) -> f32[8] {
+  %b = f32[4]{0} parameter(0)
+  ROOT %all-gather.2 = f32[8]{0} all-gather(%b), channel_id=4, replica_groups=[1,2]<=[2], dimensions={0}
+}
+
+%body (c: f32[4]) -> f32[4] {
+  %c = f32[4]{0} parameter(0)
+  ROOT %fusion.2 = f32[4]{0} fusion(%c), kind=kCustom, calls=%course
+}
+
+ENTRY %main (d: f32[4]) -> f32[4] {
+  %d = f32[4]{0} parameter(0)
+  %fusion.1 = f32[8]{0} fusion(%d), kind=kCustom, calls=%start
+  ROOT %loop = f32[4]{0} while(%d), condition=%any, body=%body, backend_config={"known_trip_count":{"n":"16"}}
+}
+"""  # noqa: E501
+
+
+def test_a_collective_that_goes_on_during_a_loop_is_one_and_not_in_the_loop():
+    (found,) = collectives(Program(OVERLAPPED).update(), (2, 1))
+    assert (found.kind, found.axis, found.count, found.bytes) == ("all-gather", "data", 1, 32)
+    assert not found.in_time_loop
