@@ -11,6 +11,7 @@ compiled again. It needs the extras compile-tpu and compile-gpu.
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +147,6 @@ def _compile(model: str, topology: str) -> dict[str, Any]:
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
-    kinds = [f"{each['count']} {each['kind']}" for each in found["collectives"]]
     seconds = found["ceiling_seconds"]
     alone = max(seconds["products"], seconds["memory"])
     return {
@@ -156,7 +156,7 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
         "fits": found["fits"],
         "total_bytes": found["bytes_per_device"]["total"],
         "activation_bytes": found["bytes_per_device"]["activations"],
-        "collectives": ", ".join(kinds) or "none",
+        "collectives": _in_words(found["collectives"]),
         "sent_bytes": sum(each["bytes"] for each in found["collectives"]),
         "ceiling": found["ceiling_bytes_per_second"],
         "limit": found["ceiling_limit"],
@@ -165,6 +165,17 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
         "share_left": alone / (alone + seconds["links"]),
         "compile_seconds": found["compile_seconds"],
     }
+
+
+def _in_words(collectives: list[dict[str, Any]]) -> str:
+    """Returns the numbers of collectives by kind, those in the time loop at the end."""
+    counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    for each in collectives:
+        counts[each["in_time_loop"]][each["kind"]] += each["count"]
+    outside, inside = (
+        ", ".join(f"{count} {kind}" for kind, count in counts[place].items()) for place in counts
+    )
+    return "; in the time loop ".join(filter(None, [outside, inside])) or "none"
 
 
 def _num_devices(topology: str) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from charlstm.errors import UserError
@@ -97,12 +98,14 @@ def make_mesh(
             f"data.num_streams={num_streams} cannot be shared out evenly over {data} devices: "
             f"make it a multiple of {data}"
         )
-    return jax.make_mesh(
-        (data, model),
-        (DATA_AXIS, MODEL_AXIS),
-        axis_types=(AxisType.Explicit,) * 2,
-        devices=devices,
-    )
+    axes, types = (DATA_AXIS, MODEL_AXIS), (AxisType.Explicit,) * 2
+    try:
+        return jax.make_mesh((data, model), axes, axis_types=types, devices=devices)
+    except NotImplementedError:  # a TPU slice has no axes of these lengths: take parts of them
+        arranged = mesh_utils.create_device_mesh(
+            (data, model), devices, allow_split_physical_axes=True
+        )
+        return Mesh(arranged, axes, axis_types=types)
 
 
 def single_device_mesh(device: jax.Device | None = None) -> Mesh:

@@ -10,6 +10,7 @@ from compilers import BYTES, FROM_HOST, GPU, TPU, machine, needs, report_on, sma
 
 from charlstm.compilation.compiling import resolved
 from charlstm.model.parameters import abstract_params, num_parameters
+from charlstm.runtime import meshes
 
 ANYWHERE = {
     "plain": {},
@@ -159,6 +160,11 @@ class TestTpu:
 
     def test_windows_from_the_host(self):
         require_what_runs_rely_on(report_on("v5e:1x1", {}, FROM_HOST), {})
+
+    @pytest.mark.parametrize("model", [2, 4, 8, 16])
+    def test_a_slice_is_cut_into_meshes_that_none_of_its_own_axes_is_as_long_as(self, model):
+        mesh = meshes.make_mesh(512, 0, model, machine("v5p:8x8x8").devices)
+        assert mesh.devices.shape == (512 // model, model)
 
     def test_split_layers_have_their_collectives_in_the_time_loop_and_no_others(self):
         report = report_on("v5e:2x2", {"mesh.model": 2, "model.hidden_size": 256})
