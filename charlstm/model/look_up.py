@@ -11,13 +11,14 @@ from charlstm.runtime.targets import Target
 
 
 def _look_up_forward(target: Target, table: jax.Array, symbols: jax.Array) -> tuple[jax.Array, Any]:
-    """Returns rows [T, B, G] of a table [V, G] by symbols [T, B], by the way best for `target`."""
-    spec = specify(dimension(symbols, 0), dimension(symbols, 1), dimension(table, 1))
+    """Returns rows [T, B, …] of a table [V, …] by symbols [T, B], by the way best for `target`."""
+    split = [dimension(table, axis) for axis in range(1, table.ndim)]
+    spec = specify(dimension(symbols, 0), dimension(symbols, 1), *split)
     if target.is_gpu and table.dtype == jnp.bfloat16 and symbols.size >= table.shape[0]:
         # A gather stores at a tenth of the memory's rate. The product is exact: in each sum one
         # term is not zero.
         one_hot = jax.nn.one_hot(symbols, table.shape[0], dtype=table.dtype)
-        rows = jnp.einsum("tbv,vg->tbg", one_hot, table, out_sharding=spec)
+        rows = jnp.einsum("tbv,v...->tb...", one_hot, table, out_sharding=spec)
     else:
         rows = table.at[symbols.astype(jnp.int32)].get(out_sharding=spec, mode="promise_in_bounds")
     return rows, (table, symbols)
@@ -32,11 +33,11 @@ def _look_up_backward(
     else:
         one_hot = jax.nn.one_hot(symbols, table.shape[0], dtype=gradient.dtype)
         d_table = jnp.einsum(
-            "tbv,tbg->vg",
+            "tbv,tb...->v...",
             one_hot,
             gradient,
             preferred_element_type=jnp.float32,
-            out_sharding=specify(dimension(table, 0), dimension(table, 1)),
+            out_sharding=specify(*(dimension(table, axis) for axis in range(table.ndim))),
         )
     return d_table.astype(table.dtype), None
 
@@ -52,24 +53,25 @@ def add_rows(symbols: jax.Array, rows: jax.Array, num_symbols: int) -> jax.Array
 
     Args:
       symbols: [T, B], integers below V.
-      rows: [T, B, G], their gradients.
+      rows: [T, B, …], their gradients.
       num_symbols: V.
 
     Returns:
-      [V, G] float32.
+      [V, …] float32.
     """
 
     def add(symbols: jax.Array, rows: jax.Array) -> jax.Array:
-        flat = rows.reshape(-1, rows.shape[-1]).astype(jnp.float32)
-        table = jnp.zeros((num_symbols, rows.shape[-1]), jnp.float32)
+        flat = rows.reshape(-1, *rows.shape[2:]).astype(jnp.float32)
+        table = jnp.zeros((num_symbols, *rows.shape[2:]), jnp.float32)
         return table.at[symbols.reshape(-1)].add(flat, mode="promise_in_bounds")
 
     axis = dimension(symbols, 1)
     if axis is None:
         return add(symbols, rows)
     # Each device adds up the rows of its own streams, and then all devices add theirs.
+    split = [dimension(rows, place) for place in range(2, rows.ndim)]
     return jax.shard_map(
         lambda symbols, rows: jax.lax.psum(add(symbols, rows), axis),
-        in_specs=(jax.P(None, axis), jax.P(None, axis, None)),
-        out_specs=jax.P(),
+        in_specs=(jax.P(None, axis), jax.P(None, axis, *split)),
+        out_specs=jax.P(None, *split),
     )(symbols, rows)

@@ -16,6 +16,7 @@ from charlstm.model import gates, time_loop
 from charlstm.model.cell import Layer, Lstm
 from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
+from charlstm.model.look_up import look_up
 from charlstm.model.recurrence.base import LayerByLayer, Structure
 from charlstm.model.recurrence.scan import before
 from charlstm.model.stack import Carry, State
@@ -58,17 +59,16 @@ class TensorParallel(LayerByLayer):
         h, c = (jax.reshard(part, _STATE) for part in state)
         weight = _by_unit(layer["weight_hh"])
         outputs, h, c = tensor_parallel_layer(network.compute, share, weight, h, c)
-        return jax.reshard(outputs, _GATHERED), (h, c)
+        return outputs, (h, c)
 
 
 def _project_inputs(compute: Compute, inputs: jax.Array, layer: Layer) -> jax.Array:
     """Returns the input's share of the pre-activations, [T, B, 4, U]; see `Cell.project`."""
+    weight = _by_unit(layer["weight_ih"])
+    bias = jax.reshard(layer["bias"].reshape(4, -1), jax.P(None, MODEL_AXIS))
     if inputs.ndim == 3:
-        bias = jax.reshard(layer["bias"].reshape(4, -1), jax.P(None, MODEL_AXIS))
-        return _project(compute.dtype, inputs, _by_unit(layer["weight_ih"]), bias)
-    # Rows are looked up whole: a table is small beside the other weights.
-    rows = _CELL.project(compute, inputs, layer)
-    return jax.reshard(rows.reshape(*inputs.shape, 4, -1), _PROJECTION)
+        return _project(compute.dtype, inputs, weight, bias)
+    return look_up(compute.target, (weight + bias).astype(compute.dtype), inputs)
 
 
 def _by_unit(weight: jax.Array) -> jax.Array:
@@ -119,12 +119,12 @@ def _forward(
       h, c: [B, U] float32, the state before the window.
 
     Returns:
-      The outputs [T, B, U] in the compute dtype, and the state after the window, float32.
+      The outputs [T, B, H] in the compute dtype, and the state after the window, float32.
     """
     run = jax.shard_map(
         partial(_forward_here, compute),
         in_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
-        out_specs=(_OUTPUTS, _STATE, _STATE, _FACTORS),
+        out_specs=(_GATHERED, _STATE, _STATE, _FACTORS),
         check_vma=False,
     )
     outputs, h_last, c_last, factors = run(projection, weight_hh, h, c)
@@ -138,18 +138,26 @@ def _forward_here(
     window_length, batch = projection.shape[:2]
     weight = weight_hh.astype(compute.dtype).reshape(weight_hh.shape[0], -1)
 
-    def step(state: tuple[jax.Array, jax.Array], z: jax.Array) -> Any:
-        h, c = state
-        # [B, H]: the one thing that devices tell each other in a time step.
-        every = jax.lax.all_gather(h.astype(compute.dtype), MODEL_AXIS, axis=1, tiled=True)
+    def step(state: tuple[jax.Array, ...], z: jax.Array) -> Any:
+        every, _, c = state
         recurrent = jnp.matmul(every, weight, preferred_element_type=jnp.float32)
         z = z.astype(jnp.float32)
         h, c, saved = _CELL.forward((), z, recurrent, c, -1, compute.dtype)
-        return (h, c), (h.astype(compute.dtype), saved)
+        every = _gather(compute, h)
+        return (every, h, c), (every, saved)
 
     flat = projection.reshape(window_length, batch, -1)
-    (h, c), (outputs, factors) = time_loop.scan(compute.target, step, (h, c), flat)
+    state = _gather(compute, h), h, c
+    (_, h, c), (outputs, factors) = time_loop.scan(compute.target, step, state, flat)
     return outputs, h, c, factors
+
+
+def _gather(compute: Compute, h: jax.Array) -> jax.Array:
+    """Returns the outputs of all units, [B, H]: what devices tell each other in a time step.
+
+    They are kept, so that neither the layer above nor the gradient gathers them again.
+    """
+    return jax.lax.all_gather(h.astype(compute.dtype), MODEL_AXIS, axis=1, tiled=True)
 
 
 def _backward(
@@ -159,13 +167,14 @@ def _backward(
     run = jax.shard_map(
         partial(_backward_here, compute),
         in_specs=(
-            *(_WEIGHT, _STATE, _OUTPUTS, _FACTORS),
+            *(_WEIGHT, _STATE, _GATHERED, _FACTORS),
             *(_OUTPUTS, _STATE, _STATE),
         ),
         out_specs=(_PROJECTION, _WEIGHT, _STATE, _STATE),
         check_vma=False,
     )
-    return run(weight_hh, h, outputs, factors, *gradients)
+    d_outputs, *d_state = gradients
+    return run(weight_hh, h, outputs, factors, jax.reshard(d_outputs, _OUTPUTS), *d_state)
 
 
 def _backward_here(
@@ -178,7 +187,7 @@ def _backward_here(
     dh_last: jax.Array,
     dc_last: jax.Array,
 ) -> Any:
-    window_length, batch, units = outputs.shape
+    window_length, batch, units = d_outputs.shape
     weight_transposed = weight_hh.astype(compute.dtype).reshape(weight_hh.shape[0], -1).T
 
     def step(state: tuple[jax.Array, jax.Array], inputs: Any) -> Any:
@@ -193,7 +202,7 @@ def _backward_here(
     (dh, dc), dz = time_loop.scan(
         compute.target, step, (dh_last, dc_last), (d_outputs, factors), reverse=True
     )
-    met = jax.lax.all_gather(before(h_first, outputs), MODEL_AXIS, axis=2, tiled=True)
+    met = before(_gather(compute, h_first), outputs)
     d_weight = jnp.einsum("tbh,tbg->hg", met, dz, preferred_element_type=jnp.float32)
     d_weight = jax.lax.psum(d_weight, DATA_AXIS).reshape(weight_hh.shape)
     return dz.reshape(window_length, batch, 4, units), d_weight, dh, dc
