@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from charlstm import commands
-from charlstm.errors import Preempted, TrainingFailed, UserError
+from charlstm.errors import Preempted, TrainingFailed, UserError, in_one_line
 from charlstm.runtime import preemption
 from charlstm.runtime.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()  # raises if the output cannot be written
         return code
     except (UserError, TrainingFailed) as error:
-        print(f"charlstm: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"charlstm: {in_one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     except Preempted as end:
         if str(end):
@@ -145,9 +145,9 @@ def _overview() -> str:
 def _help(module: ModuleType) -> str:
     """Returns a command's docstring, its flags, and what its `extra_help() -> str` adds, if any."""
     own = [flags.FLAGS.module_help(module.__name__)]
-    shared = "charlstm.commands._checkpoint"
-    if shared in flags.FLAGS.flags_by_module_dict():
-        own.append(flags.FLAGS.module_help(shared))
+    checkpoint = "charlstm.commands._checkpoint"
+    if checkpoint in flags.FLAGS.flags_by_module_dict():
+        own.append(flags.FLAGS.module_help(checkpoint))
     if hasattr(module, "extra_help"):
         own.append(f"\n{module.extra_help()}")
     return "\n".join([(module.__doc__ or "").strip(), *own])

@@ -24,3 +24,8 @@ class Preempted(Exception):
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code
+
+
+def in_one_line(error: BaseException, length: int | None = None) -> str:
+    """Returns the message of an exception as one line of at most so many characters."""
+    return " ".join(str(error).split())[:length]

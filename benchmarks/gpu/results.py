@@ -13,6 +13,9 @@ from benchmarks.competitors import versions_of
 from benchmarks.reporting import Column, Report
 from charlstm.errors import UserError
 
+# The latest result of each part and name.
+Rows = dict[tuple[str, str], dict[str, Any]]
+
 OK = "ok"
 SKIPPED = "skipped"  # what this device cannot do; to try it again would change nothing
 # How figures are written in a line of text; others are in the file only.
@@ -90,7 +93,7 @@ class Results:
         print(text, flush=True)
         self._append(self.folder / "summary.txt", text)
 
-    def rows(self, since: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+    def rows(self, since: int = 0) -> Rows:
         """Returns the latest result of each part and name, for these sizes.
 
         Args:

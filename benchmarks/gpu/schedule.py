@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu.parts import Part, Settings
-from benchmarks.gpu.results import Results, is_final, is_out_of_reach
+from benchmarks.gpu.results import Results, Rows, is_final, is_out_of_reach
 from benchmarks.gpu.work import Work
 from benchmarks.interleaved import ROOT
 
@@ -56,21 +56,20 @@ class Schedule:
         rows = self._results.rows(self._since)
         missing = []
         for part in parts:
-            for name in self._names_missing(part):
+            for name in self._names_missing(part, rows):
                 row = rows.get((part.name, name))
                 reason = row["status"] if row else self._reasons[part.name]
                 missing.append({"part": part.name, "name": name, "reason": reason})
         return missing
 
-    def _names_missing(self, part: Part) -> list[str]:
-        rows = self._results.rows(self._since)
+    def _names_missing(self, part: Part, rows: Rows) -> list[str]:
         names = part.variants(self._settings)
         return [name for name in names if not is_final(rows.get((part.name, name)))]
 
     def _run(self, part: Part) -> str:
         """Runs a part if there is time for it; returns why it has left out what is missing."""
         rows = self._results.rows(self._since)
-        names = self._names_missing(part)
+        names = self._names_missing(part, rows)
         names = [name for name in names if not is_out_of_reach(rows.get((part.name, name)))]
         left = self._deadline - time.monotonic()
         if not names:

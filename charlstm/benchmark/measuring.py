@@ -25,7 +25,7 @@ from charlstm.benchmark.shapes import ACCELERATOR_SHAPES, CPU_SHAPES, Shape, tex
 from charlstm.benchmark.training import Training
 from charlstm.benchmark.windows import WINDOWS, Windows, Work, count_for, seconds_of
 from charlstm.config import Config
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 from charlstm.model.compute import Compute
 from charlstm.runtime import meshes, xla
 from charlstm.runtime.targets import Target
@@ -166,7 +166,7 @@ def _product_rate(dtype: str) -> ProductRate:
         count = count_for(seconds_of(products.rate), SHORTEST_WINDOW)
         rates = [products.rate(count) for _ in range(WINDOWS)]
     except jax.errors.JaxRuntimeError as error:  # they need some GiB of an accelerator
-        return ProductRate([], None, _in_one_line(error))
+        return ProductRate([], None, in_one_line(error, 300))
     return ProductRate(rates, functools.partial(products.rate, count) if _is_cpu() else None)
 
 
@@ -195,16 +195,12 @@ def _row(task: Task, seconds: float) -> Row:
         times = Windows.of(prepared.work, window, prepared.between)
         figures = prepared.figures(times)
     except (UserError, jax.errors.JaxRuntimeError) as error:
-        return {**task.row, "status": _in_one_line(error)}
+        return {**task.row, "status": in_one_line(error, 300)}
     return {**task.row, "status": OK, **figures, "prepare_seconds": spent}
 
 
 def _median(values: list[float]) -> float | None:
     return statistics.median(values) if values else None
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _prepare_training(shape: Shape, config: Config, products: ProductRate) -> Prepared:

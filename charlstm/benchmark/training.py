@@ -8,8 +8,8 @@ import numpy as np
 
 from charlstm.compilation.ceiling import Ceiling, ceiling
 from charlstm.compilation.chips import chip_of_kind
+from charlstm.compilation.counting import collectives
 from charlstm.compilation.program_text import Program as ProgramText
-from charlstm.compilation.program_text import collectives
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams
@@ -123,7 +123,7 @@ class Training:
         chip = chip_of_kind(device.device_kind)
         if chip is None:
             return None
-        mesh_shape = self.mesh.shape[meshes.DATA_AXIS], self.mesh.shape[meshes.MODEL_AXIS]
+        mesh_shape = meshes.sizes_of(self.mesh)
         return ceiling(
             self.config,
             self.alphabet.size,

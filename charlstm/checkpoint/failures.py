@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from absl import logging
 
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 from charlstm.runtime import coordination
 
 T = TypeVar("T")
@@ -63,5 +63,5 @@ def reading(folder: Path, read: Callable[[], T]) -> T:
 def _reason(error: BaseException) -> str:
     if "No space left on device" in str(error):
         return "no space left on device"
-    text = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    text = in_one_line(error.__cause__ or error) or type(error).__name__
     return text if len(text) <= 120 else text[:117] + "..."

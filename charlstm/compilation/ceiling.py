@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from charlstm.compilation.chips import Chip
-from charlstm.compilation.program_text import Collective
+from charlstm.compilation.counting import Collective
 from charlstm.config import Config
 from charlstm.model.size import num_parameters, products_per_byte
 

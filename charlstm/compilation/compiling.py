@@ -14,12 +14,13 @@ from charlstm.compilation.ceiling import (
     memory_bytes_per_byte,
 )
 from charlstm.compilation.chips import Chip, chip_of_kind
-from charlstm.compilation.program_text import Collective, Kernels, Program, collectives
+from charlstm.compilation.counting import Collective, Kernels, collectives
+from charlstm.compilation.program_text import Program
 from charlstm.compilation.topologies import Topology
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.data.streams import Streams, resident_bytes, resident_bytes_within
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 from charlstm.model.network import Network
 from charlstm.model.recurrence import OnChip
 from charlstm.runtime import meshes, xla
@@ -182,7 +183,7 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
     config, mesh_config = subject.config, subject.config.mesh
     sizes = mesh_config.data, mesh_config.model
     mesh = meshes.make_mesh(config.data.num_streams, *sizes, machine.devices)
-    mesh_shape = mesh.shape[meshes.DATA_AXIS], mesh.shape[meshes.MODEL_AXIS]
+    mesh_shape = meshes.sizes_of(mesh)
     with jax.set_mesh(mesh):
         found, compiled, table, seconds = _compile(subject, machine, mesh)
         largest = None
@@ -280,7 +281,7 @@ def _compile(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error, 300)
         raise DoesNotCompile(
             f"{machine.name}: the dispatch does not compile: {reason}; try a smaller "
             "data.num_streams, or another model.recurrence"

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from charlstm.compilation.chips import CHIPS, Chip
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 
 EXAMPLES = "v5e:2x2, v5e:16x16, v5p:8x8x8, v6e:1x1, tpu7x:2x2x1, h100:8, h100:8x8, h200:1, a100:8"
 
@@ -87,7 +87,7 @@ class Topology:
                     target_config=_target_config(self.chip),
                 )
         except Exception as error:  # of several types, by platform and version
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error, 200)
             raise UserError(
                 f"--topology={self.name}: the compiler does not take it ({reason}); for example "
                 f"{EXAMPLES}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 
 INITIALIZATION_TIMEOUT = 300  # seconds to wait for the other processes
 HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for dead
@@ -80,7 +80,7 @@ def initialize(
                 shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
             )
         except (RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error, 200)
             raise UserError(
                 f"the processes could not join ({reason}): check what started them"
             ) from error

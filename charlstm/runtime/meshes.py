@@ -108,6 +108,11 @@ def make_mesh(
         return Mesh(arranged, axes, axis_types=types)
 
 
+def sizes_of(mesh: Mesh) -> tuple[int, int]:
+    """Returns the devices of a mesh along `data` and `model`."""
+    return mesh.shape[DATA_AXIS], mesh.shape[MODEL_AXIS]
+
+
 def single_device_mesh(device: jax.Device | None = None) -> Mesh:
     """Returns a mesh of one device with the axis `data`; None takes this process's first."""
     devices = [jax.local_devices()[0] if device is None else device]

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from charlstm.runtime.meshes import DATA_AXIS, MODEL_AXIS
+from charlstm.runtime.meshes import DATA_AXIS, MODEL_AXIS, sizes_of
 from charlstm.training.train_state import TrainState
 
 Tree = TypeVar("Tree")
@@ -34,7 +34,7 @@ class Layout:
     def __init__(
         self, mesh: jax.sharding.Mesh, shard: Literal["nothing", "optimizer", "parameters"]
     ):
-        self._data, self._model = mesh.shape[DATA_AXIS], mesh.shape[MODEL_AXIS]
+        self._data, self._model = sizes_of(mesh)
         self._shard = shard
 
     @property

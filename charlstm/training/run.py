@@ -19,7 +19,7 @@ from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.data.ngrams import NgramLevel, cached_ngram_levels
 from charlstm.data.streams import Streams
-from charlstm.errors import Preempted, TrainingFailed, UserError
+from charlstm.errors import Preempted, TrainingFailed, UserError, in_one_line
 from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import coordination, meshes
 from charlstm.text_model import Model
@@ -125,7 +125,7 @@ class Run:
                     raise
                 logging.debug("a process was lost", exc_info=error)
                 # Whatever is left to do would wait for the dead.
-                coordination.abort(" ".join(str(error).split())[:200])
+                coordination.abort(in_one_line(error, 200))
             finally:
                 run._close()
 

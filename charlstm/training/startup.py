@@ -41,7 +41,7 @@ def log_summary(run: "Run") -> None:
             f"{config.model.parameter_budget:,.0f}",
         )
     processes = "" if coordination.is_single_process() else f" in {jax.process_count()} processes"
-    sizes = mesh.shape[meshes.DATA_AXIS], mesh.shape[meshes.MODEL_AXIS]
+    sizes = meshes.sizes_of(mesh)
     shape = "" if sizes[1] == 1 else f", data × model = {sizes[0]} × {sizes[1]}"
     logging.info("devices: %d × %s%s%s", mesh.size, run.program.target.chip, processes, shape)
 

@@ -6,7 +6,7 @@ import pytest
 
 from charlstm.compilation.ceiling import ceiling, flops_per_byte
 from charlstm.compilation.chips import CHIPS, chip_of_kind
-from charlstm.compilation.program_text import Collective
+from charlstm.compilation.counting import Collective
 from charlstm.config import Config
 
 CONFIG = Config().replace(

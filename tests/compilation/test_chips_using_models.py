@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from compilers import BYTES, GPU, TPU, machine, needs, small
 
-from charlstm.compilation.program_text import Kernels, Program
+from charlstm.compilation.counting import Kernels
+from charlstm.compilation.program_text import Program
 from charlstm.evaluation import dynamic, evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import meshes

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from charlstm.compilation.program_text import Instruction, Kernels, Program, collectives
+from charlstm.compilation.counting import Kernels, collectives
+from charlstm.compilation.program_text import Instruction, Program
 
 # A dispatch: a loop over updates, of which the time loop runs four turns. XLA notes the number of
 # turns for a GPU; for a TPU it is the constant in the loop's condition.
