@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,20 @@ class DamagedCheckpoint(UserError):
             f"the checkpoint {folder} is damaged or no checkpoint of charlstm ({reason}): give the "
             "run folder, and the best one that is whole is used"
         )
+
+
+def none_is_whole(damaged: Sequence[DamagedCheckpoint], otherwise: str) -> UserError:
+    """Returns the error of a run folder all of whose checkpoints are damaged.
+
+    Args:
+      damaged: all of them, the one that would have been used first.
+      otherwise: what the user can do but bring one back.
+    """
+    first = damaged[0]
+    return UserError(
+        f"no checkpoint in {first.folder.parent} is whole ({first.folder.name}: {first.reason}): "
+        f"bring one back, or {otherwise}"
+    )
 
 
 @contextlib.contextmanager

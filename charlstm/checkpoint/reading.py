@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from charlstm.checkpoint import digests
-from charlstm.checkpoint.failures import DamagedCheckpoint, reading
+from charlstm.checkpoint.failures import DamagedCheckpoint, none_is_whole, reading
 from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
 from charlstm.config import Config
 from charlstm.errors import UserError
@@ -35,8 +35,8 @@ def resolve(path: str | Path) -> Path:
     are damaged are passed over.
 
     Raises:
-      DamagedCheckpoint: none is whole.
-      UserError: there is no checkpoint.
+      DamagedCheckpoint: the path is a checkpoint that is damaged.
+      UserError: there is no checkpoint, or none is whole.
     """
     given = Path(os.path.expanduser(path)).absolute()
     if not given.exists():
@@ -59,7 +59,7 @@ def resolve(path: str | Path) -> Path:
                 logging.warning("passing over the checkpoint %s: %s", found.folder, found.reason)
             return step
         if damaged:
-            raise damaged[0]
+            raise none_is_whole(damaged, "give another run")
         if not steps:
             raise UserError(
                 f"{path} holds no checkpoint: give a run folder with {FOLDER}/STEP in it, or one "

@@ -19,10 +19,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from charlstm.checkpoint import digests
-from charlstm.checkpoint.failures import DamagedCheckpoint, reading, writing
+from charlstm.checkpoint.failures import DamagedCheckpoint, none_is_whole, reading, writing
 from charlstm.checkpoint.metadata import Metadata, encoded, metadata_file, read_metadata
 from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps
-from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file, sync
 
@@ -74,10 +73,7 @@ class Checkpoints:
                 )
             return step.name
         if damaged:
-            raise UserError(
-                f"no checkpoint in {self._folder} is whole ({damaged[0].folder.name}: "
-                f"{damaged[0].reason}): bring one back, or choose another --workdir to begin anew"
-            )
+            raise none_is_whole(damaged, "choose another --workdir to begin anew")
         return ""
 
     def _set_aside(self, step: Path) -> Path:

@@ -30,7 +30,7 @@ from charlstm.data.cache import Digest, chunks_of, store
 from charlstm.data.failures import reading
 from charlstm.data.fetch import FetchError, fetched
 from charlstm.data.folders import Tally
-from charlstm.data.mapped import MappedFile
+from charlstm.data.mapped import TextFile
 from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
@@ -48,11 +48,11 @@ class Source:
 
     Attributes:
       name: the text's name in messages; printable, whatever bytes the file's name has.
-      data: uint8 [N], read-only, mapped from disk.
+      data: uint8 [N], read-only, in memory or mapped from disk.
       sha256: of all N bytes, in hex.
       license: of the text and of its packaging, as far as known.
       source: where the text comes from, printable.
-      file: the file that is mapped.
+      file: the file that it was read from.
       path: the absolute path of the file, the folder or the pattern that was opened; empty for a
         registered name and for a stream.
     """
@@ -62,20 +62,20 @@ class Source:
     sha256: str
     license: str
     source: str
-    file: MappedFile
+    file: TextFile
     path: str
 
 
 def open_corpus(spec: str, sha256: str | None = None) -> Source:
     """Opens the text that `spec` names (see the module's docstring).
 
-    A single file is mapped where it is. A text that has to be joined, unpacked or read to its end
-    first (folders, patterns, archives, standard input) is mapped from a copy in the cache folder.
+    A single file is read where it is. A text that has to be joined, unpacked or read to its end
+    first (folders, patterns, archives, standard input) is read from a copy in the cache folder.
 
     Args:
       spec: what to open.
-      sha256: the digest of a single file or registered text, if it is known; then the text is not
-        read to compute it.
+      sha256: the digest of a single file or registered text, if it is known; then it is not
+        computed.
 
     Raises:
       UserError: the text is not found, is empty, or cannot be read, unpacked, fetched or cached.
@@ -95,7 +95,7 @@ def open_corpus(spec: str, sha256: str | None = None) -> Source:
             files = folders.files_below(path, tally)
             return _open_copy(spec, _joined(f"folder {spec!r}", files, tally, False), absolute)
         if path.is_file() and not packed.is_packed(path):
-            return _map(path, path.name, absolute, sha256=sha256, opened=absolute)
+            return _open_file(path, path.name, absolute, sha256=sha256, opened=absolute)
         if path.is_file():
             return _open_copy(spec, _joined(repr(spec), [path], tally, True), absolute)
         if path.exists():
@@ -124,7 +124,7 @@ def open_copy(sha256: str, name: str) -> Source | None:
     path = _copy_of(sha256)
     if not os.path.isfile(path):
         return None
-    found = _map(path, name, str(path))
+    found = _open_file(path, name, str(path))
     return found if found.sha256 == sha256 else None
 
 
@@ -139,7 +139,7 @@ def _unknown(spec: str) -> UserError:
 
 def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
     if corpus.is_cached:
-        found = _map(corpus.path, corpus.name, corpus.source, corpus.license, sha256)
+        found = _open_file(corpus.path, corpus.name, corpus.source, corpus.license, sha256)
         if found.sha256 == corpus.digest.sha256:
             return found
         logging.warning("%s is damaged; fetching it again", corpus.path)
@@ -159,7 +159,7 @@ def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
             f"corpus {corpus.name!r} is not in {cache_folder()} and could not be fetched "
             f"({error}): try again later, or give a text of your own with --corpus=PATH"
         ) from error
-    return _map(corpus.path, corpus.name, corpus.source, corpus.license)
+    return _open_file(corpus.path, corpus.name, corpus.source, corpus.license)
 
 
 def _copy_of(sha256: str) -> Path:
@@ -173,7 +173,7 @@ def _open_copy(name: str, chunks: Iterable[bytes], opened: str = "") -> Source:
         return _copy_of(digest.sha256)
 
     path, digest = store(chunks, place)
-    return _map(path, name, opened or name, sha256=digest.sha256, opened=opened)
+    return _open_file(path, name, opened or name, sha256=digest.sha256, opened=opened)
 
 
 def _open_stream(name: str, chunks: Iterable[bytes]) -> Source:
@@ -188,7 +188,7 @@ def _open_stream(name: str, chunks: Iterable[bytes]) -> Source:
         path.unlink()
 
 
-def _map(
+def _open_file(
     path: Path,
     name: str,
     source: str,
@@ -196,18 +196,18 @@ def _map(
     sha256: str | None = None,
     opened: str = "",
 ) -> Source:
-    """Maps the file at `path`, and hashes it unless its digest is given."""
+    """Opens the file at `path`, and hashes it unless its digest is given."""
     with reading(str(path)):
-        file = MappedFile(path)
-        if file.size == 0:
+        file = TextFile(path)
+        data = file.read() if file.size else np.empty(0, np.uint8)
+        if not len(data):
             raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
-        data = np.memmap(path, np.uint8, mode="r")
         sha256 = sha256 or _digest(file, data)
         return Source(printable(name), data, sha256, license, printable(source), file, opened)
 
 
-def _digest(file: MappedFile, data: np.ndarray) -> str:
-    """Returns the sha256 of a mapped file; large files are hashed again only if they changed."""
+def _digest(file: TextFile, data: np.ndarray) -> str:
+    """Returns the sha256 of a file; large files are hashed again only if they changed."""
     if len(data) < _LARGE_BYTES:
         return hashlib.sha256(data.data).hexdigest()
     key = hashlib.sha256(json.dumps([str(file.path), *file.state]).encode()).hexdigest()
@@ -220,7 +220,8 @@ def _digest(file: MappedFile, data: np.ndarray) -> str:
     for _, part in mapped.chunks(data):
         digest.update(part.data)
     try:
-        store([digest.hexdigest().encode()], lambda _: kept)
+        if TextFile(file.path).state == file.state:  # so these are the bytes that were hashed
+            store([digest.hexdigest().encode()], lambda _: kept)
     except UserError as error:
         logging.warning("the digest of %s is not cached: %s", file.path, error)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 
 from charlstm.data.corpora import Source, open_corpus
-from charlstm.data.mapped import MappedFile, chunks
+from charlstm.data.mapped import TextFile, chunks
 from charlstm.errors import UserError
 
 SPLITS = ("train", "valid", "test", "all")
@@ -61,11 +61,11 @@ class Corpus:
 
     Attributes:
       name: the text's name in messages.
-      data: uint8 [N], read-only, usually mapped from disk.
+      data: uint8 [N], read-only, in memory or mapped from disk.
       sha256: of all N bytes, in hex.
       bounds: where the splits start and stop.
       source: the absolute path of the file, the folder or the pattern; empty if there is none.
-      file: the file that is mapped; None for a text that is in memory.
+      file: the file that it was read from; None for a text that has none.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Corpus:
     sha256: str
     bounds: Bounds
     source: str = ""
-    file: MappedFile | None = None
+    file: TextFile | None = None
 
     @classmethod
     def of(cls, source: Source, valid_size: float, test_size: float) -> Self:

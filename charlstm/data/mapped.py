@@ -1,8 +1,10 @@
-"""Reads a memory-mapped file without keeping it in memory, and notices when it is changed.
+"""Reads the file of a text into memory, or maps a large one, and notices when it is changed.
 
-Pages of a mapped file that were read count as this process's memory until the system takes them
-back. A text may be larger than all memory, so code that reads much of it releases it afterwards.
-What was read stays in the system's file cache.
+A mapping follows what others do to the file: bytes change under its reader, and reading what a
+truncated file has lost ends the process by SIGBUS. So a text is mapped only where it would take
+much memory. Pages of a mapped file that were read count as this process's memory until the system
+takes them back. A text may be larger than all memory, so code that reads much of it releases it
+afterwards. What was read stays in the system's file cache.
 """
 
 import hashlib
@@ -14,12 +16,12 @@ import numpy as np
 
 CHUNK_BYTES = 2**24
 
+# A larger file is mapped. A device holds a copy of such a text anyway (`streams.resident_bytes`).
+LARGEST_IN_MEMORY = 2**28
 
-class MappedFile:
-    """A file as it was when it was opened; make one before the file is mapped.
 
-    A mapping follows what others do to the file: bytes change under its reader, and reading what a
-    truncated file has lost ends the process.
+class TextFile:
+    """A file of bytes, as it was when this object was made.
 
     Args:
       path: of the file.
@@ -40,6 +42,18 @@ class MappedFile:
     def size(self) -> int:
         """Returns the number of bytes that it had."""
         return self.state[0]
+
+    def read(self) -> np.ndarray:
+        """Returns its bytes, uint8 [N], read-only: N is its size, or another if it has changed.
+
+        Raises:
+          OSError: it cannot be read.
+        """
+        if self.size > LARGEST_IN_MEMORY:
+            return np.memmap(self.path, np.uint8, mode="r")
+        data = np.fromfile(self.path, np.uint8)
+        data.flags.writeable = False
+        return data
 
     def has_changed(self, sha256: str) -> bool:
         """Returns True if the file is gone or has other bytes than when it was opened.

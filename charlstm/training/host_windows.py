@@ -20,7 +20,7 @@ class HostWindows:
 
     Args:
       streams: where the windows are.
-      text: uint8 [N], usually mapped from disk.
+      text: uint8 [N], which may be mapped from disk.
       max_updates: K, the windows of a dispatch. All are read, also where fewer are used, for how
         many that will be is not known so early.
       mesh: the devices; streams are split over `data`.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from charlstm.data.corpora import open_corpus
+from charlstm.data.corpus import load_corpus
 from charlstm.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,17 +47,31 @@ def run_python(program: str, **settings) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, **settings)
 
 
-def test_file_is_mapped_where_it_is(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("largest_in_memory", [2**28, 100])
+def test_file_is_read_where_it_is_and_mapped_if_it_is_large(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, largest_in_memory: int
+) -> None:
+    monkeypatch.setattr("charlstm.data.mapped.LARGEST_IN_MEMORY", largest_in_memory)
     contents = bytes(range(256)) * 3
     (tmp_path / "book.txt").write_bytes(contents)
     source = open_corpus(str(tmp_path / "book.txt"))
-    assert isinstance(source.data, np.memmap)
+    assert isinstance(source.data, np.memmap) == (len(contents) > largest_in_memory)
     assert source.data.dtype == np.uint8
     assert source.data.tobytes() == contents
     assert source.sha256 == hashlib.sha256(contents).hexdigest()
     assert source.name == "book.txt"
     assert not source.data.flags.writeable
     assert not cache.exists()
+
+
+def test_a_file_that_is_truncated_after_it_was_opened_reads_as_it_was(tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_bytes(b"words " * 5000)
+    corpus = load_corpus(str(book), 0.1, 0)
+    os.truncate(book, 10)  # reading the rest from a mapping would end the process
+    assert corpus.data.tobytes() == b"words " * 5000
+    with pytest.raises(UserError, match="was changed or removed"):
+        corpus.require_unchanged()
 
 
 def test_folder_is_its_visible_files_by_relative_path_end_to_end(books: Path) -> None:
@@ -80,7 +95,6 @@ def test_gzip_file_is_unpacked(tmp_path: Path) -> None:
     contents = os.urandom(3_000_000)
     (tmp_path / "book.gz").write_bytes(gzip.compress(contents))
     source = open_corpus(str(tmp_path / "book.gz"))
-    assert isinstance(source.data, np.memmap)
     assert source.data.tobytes() == contents
 
 
