@@ -13,6 +13,7 @@ the home folder.
 """
 
 import difflib
+import errno
 import glob
 import hashlib
 import json
@@ -245,7 +246,13 @@ def _stream(path: Path) -> Iterator[bytes]:
 
 
 def _standard_input() -> Iterator[bytes]:
+    closed = UserError("standard input is closed: send a text to it, or give a file")
     if sys.stdin is None or sys.stdin.closed:
-        raise UserError("standard input is closed: send a text to it, or give a file")
+        raise closed
     with reading("standard input"):
-        yield from chunks_of(sys.stdin.buffer)
+        try:
+            yield from chunks_of(sys.stdin.buffer)
+        except OSError as error:
+            if error.errno == errno.EBADF:  # `standard_streams` puts /dev/null in its place
+                raise closed from error
+            raise

@@ -40,7 +40,7 @@ def test_a_command_does_without_standard_error(charlstm, redirected, redirection
 def test_a_closed_standard_input_is_one_line_and_code_2(redirected):
     done = redirected("<&-", "corpora", "describe", "-")
     assert done.returncode == 2 and done.stdout == ""
-    assert "charlstm: cannot read 'standard input'" in done.stderr.splitlines()[-1]
+    assert "charlstm: standard input is closed: send a text" in done.stderr.splitlines()[-1]
 
 
 def test_a_reader_that_goes_away_is_no_error(environment):
