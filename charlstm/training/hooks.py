@@ -24,7 +24,7 @@ from absl import logging
 
 from charlstm.config import TrainingConfig
 from charlstm.data.ngrams import describe_position
-from charlstm.errors import UserError
+from charlstm.errors import UserError, in_one_line
 from charlstm.evaluation.evaluator import Evaluator
 from charlstm.runtime import coordination
 from charlstm.sampling import decode
@@ -331,8 +331,12 @@ class Profile(Hook):
         """Writes the trace, if one was started."""
         if self._folder is not None:
             folder, self._folder = self._folder, None
-            jax.profiler.stop_trace()
-            logging.info("wrote the profile of updates from %d on to %s", self._start, folder)
+            try:
+                jax.profiler.stop_trace()
+            except (OSError, RuntimeError) as error:
+                logging.warning("the profile is not written to %s: %s", folder, in_one_line(error))
+            else:
+                logging.info("wrote the profile of updates from %d on to %s", self._start, folder)
 
 
 class _Adapter(Hook):

@@ -382,12 +382,13 @@ class Run:
         return Preempted(message, code)
 
     def _close(self) -> None:
-        self.console.close()
-        for hook in self._hooks:
-            hook.close()
-        self.writers.close()
-        if hasattr(self, "_saver"):  # the folder could be opened
-            self._saver.close()
+        with contextlib.ExitStack() as closing:  # closes all, the last first, whatever fails
+            if hasattr(self, "_saver"):  # the folder could be opened
+                closing.callback(self._saver.close)
+            closing.callback(self.writers.close)
+            for hook in reversed(self._hooks):
+                closing.callback(hook.close)
+            closing.callback(self.console.close)
 
 
 def _recorded_corpus(workdir: Path) -> dict[str, Any] | None:

@@ -60,10 +60,13 @@ class Writers:
         Raises:
           UserError: an extra is not installed, or the run folder has no room for its own writer.
         """
-        if not coordination.is_first():
-            return cls(run, [])
-        MetricsFile.check(run)
-        return cls(run, [make(run, step, config) for make in others])
+        writers = cls(run, [])
+        if coordination.is_first():
+            MetricsFile.check(run)
+            with writers._errors():
+                for make in others:
+                    writers._writers.append(make(run, step, config))
+        return writers
 
     def open_metrics_file(self, step: int) -> None:
         """Adds the run folder's own writer, which drops the lines of updates after `step`."""
@@ -90,9 +93,10 @@ class Writers:
                 writer.sample(step, drawn)
 
     def close(self) -> None:
-        """See `Writer`."""
-        for writer in self._writers:
-            writer.close()
+        """See `Writer`; each is closed, also if another cannot be."""
+        with self._errors(), contextlib.ExitStack() as closing:
+            for writer in reversed(self._writers):
+                closing.callback(writer.close)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

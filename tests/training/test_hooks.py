@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from processes import CHEAP
@@ -325,6 +326,38 @@ def test_a_hook_has_the_whole_model_in_every_process_and_on_one_device(
     found = logged(tmp_path / "run")
     assert [step for step, _ in found] == [10, 20]
     np.testing.assert_allclose([bits for _, bits in found], wanted, rtol=1e-5)
+
+
+class FullDisk:
+    """Exchanges the run's file of metrics for one that takes no bytes."""
+
+    every = 8
+
+    def __call__(self, run):
+        run.writers._writers[0]._file.close()
+        run.writers._writers[0]._file = open("/dev/full", "ab")  # noqa: SIM115
+        run.log({"figure": 1})
+
+
+def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(config, tmp_path):
+    with pytest.raises(charlstm.UserError, match=r"could not write to .*No space left"):
+        charlstm.train(config, tmp_path / "run", hooks=[FullDisk()])
+    charlstm.train(config, tmp_path / "run")
+    assert metrics(tmp_path / "run")[-1]["step"] == 20
+
+
+def test_a_profile_that_cannot_be_written_does_not_end_the_run(
+    config, tmp_path, monkeypatch, caplog
+):
+    def stop():
+        stop_trace()
+        raise OSError(28, "No space left on device")
+
+    stop_trace = jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "stop_trace", stop)
+    charlstm.train(config, tmp_path / "run", hooks=[Profile.parse("4:8")])
+    assert metrics(tmp_path / "run")[-1]["step"] == 20
+    assert "the profile is not written to" in caplog.text
 
 
 class Without:

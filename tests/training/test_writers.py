@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+from charlstm.errors import UserError
 from charlstm.sampling.text import printable
 from charlstm.training.writers import WANDB_ID_FILE, WandbWriter, Writers, scalars
 
@@ -130,6 +131,30 @@ def test_every_writer_is_given_plain_values_and_none_for_what_is_not_finite(tmp_
     }
     assert told == [wanted] * 4
     assert dict(scalars(told[0])) == {"nested/norm": 2.5}
+
+
+def test_a_full_disk_is_one_line_also_when_the_writers_are_closed(tmp_path):
+    """What a file still holds then cannot be written either."""
+    closed = []
+
+    class Full:
+        def __init__(self):
+            self.file = open("/dev/full", "ab")  # noqa: SIM115
+
+        def write(self, values):
+            self.file.write(b"a line\n")
+            self.file.flush()
+
+        def close(self):
+            closed.append(self)
+            self.file.close()
+
+    writers = Writers(tmp_path, [Full(), Full()])
+    for act in (lambda: writers.write({"step": 1}), writers.close):
+        with pytest.raises(UserError, match=r"could not write to .*No space left") as caught:
+            act()
+        assert str(tmp_path) in str(caught.value)
+    assert len(closed) == 2
 
 
 def test_numbers_are_grouped():
