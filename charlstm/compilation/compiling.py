@@ -26,7 +26,12 @@ from charlstm.model.recurrence import OnChip
 from charlstm.runtime import meshes, xla
 from charlstm.runtime.targets import Target
 from charlstm.training import program
-from charlstm.training.memory import MemoryTable, available_bytes, largest_batch
+from charlstm.training.memory import (
+    MemoryTable,
+    available_bytes,
+    bytes_on_a_device,
+    largest_batch,
+)
 
 # Without them libtpu looks for the TPU that it runs on and complains that there is none, or that
 # another process has it.
@@ -201,6 +206,7 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
                 subject.num_bytes,
                 machine.available_bytes,
                 table,
+                bytes_on_a_device(found.kept_for_the_gradient(), mesh),
                 needed,
             )
     text = Program(compiled.as_text())

@@ -196,6 +196,7 @@ def largest_batch(
     most: int,
     available: int,
     table: MemoryTable,
+    kept: int,
     needed: Callable[[int], int | None],
 ) -> int:
     """Returns the largest number of streams that was seen to fit; 0 if none was.
@@ -206,10 +207,12 @@ def largest_batch(
       most: no more streams than this are tried.
       available: bytes of one device.
       table: what B streams need.
+      kept: bytes of one device that B streams keep for the gradient, by arithmetic. A small batch
+        needs less: a TPU holds what is short-lived in memory on the chip.
       needed: the bytes that another number of streams needs; None if it does not compile.
     """
     fixed = table.parameters + table.optimizer + table.text
-    per_stream = max(1.0, (table.total - fixed) / num_streams)
+    per_stream = max(1.0, (table.total - fixed) / num_streams, (table.carry + kept) / num_streams)
     fits, fails = (num_streams, most + 1) if table.total <= available else (0, num_streams)
     return _search(
         fits, fails, multiple, available, {num_streams: table.total}, needed,

@@ -37,6 +37,19 @@ def test_a_need_that_grows_in_steps_is_never_told_to_fit_where_it_does_not():
     assert 0.9 * 1_000_000 < needed(told(caught)) <= 1_000_000
 
 
+def test_the_largest_batch_is_found_though_a_small_one_is_kept_on_the_chip():
+    """What a batch too large needs is not known there either: the compiler refuses it."""
+    kept, on_the_chip, available = 1000, 10**6, 10**9
+
+    def needed(num_streams):
+        total = num_streams * (kept if num_streams * kept > on_the_chip else 0)
+        return total if total <= available else None
+
+    table = memory.MemoryTable(0, 0, 0, 0, 0, 0)
+    largest = memory.largest_batch(32, 4, 10**9, available, table, 32 * kept, needed)
+    assert largest == available // kept
+
+
 def test_where_nothing_fits_the_message_says_so():
     with pytest.raises(UserError, match="not even the smallest fits"):
         memory.require_fit(64, 2, 10, lambda streams: 1000 + streams)
