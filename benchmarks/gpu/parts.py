@@ -146,7 +146,7 @@ def _tune_with_buffers(settings: Settings) -> Variants:
 
 
 def _tune_kernels(settings: Settings) -> Variants:
-    return _tune(settings, loops=((_KERNELS, 0),)) if _KERNELS in all_recurrences() else {}
+    return _tune(settings, loops=((_KERNELS, 0),))
 
 
 def _memory(settings: Settings) -> Variants:

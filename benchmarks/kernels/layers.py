@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from charlstm.model.cell import Lstm
 from charlstm.model.compute import Compute
+from charlstm.model.recurrence import pallas_gpu
 from charlstm.model.recurrence.scan import scan_layer
 from charlstm.runtime.targets import Target
 
@@ -43,13 +44,9 @@ def load(name: str, build: Path, clusters: tuple[int, int] = (0, 0)) -> LayerFun
 
         cuda_build.build(build, [cuda_build.LIBRARY])
         cuda.register(build / cuda_build.LIBRARY)
-        layer = cuda.layer
-    else:
-        from benchmarks.kernels.mosaic import lstm as mosaic
-
-        mosaic.check_version()
-        layer = mosaic.layer
-    return functools.partial(layer, clusters=clusters)
+        return functools.partial(cuda.layer, clusters=clusters)
+    pallas_gpu.require_version()
+    return functools.partial(pallas_gpu.pallas_gpu_layer, clusters)
 
 
 def scan(

@@ -152,7 +152,8 @@ def in_words(report: "Report") -> str:
         time_steps, streams, needed, limit = report.on_chip
         lines.append(
             f"kernel of {report.network.recurrence}: blocks of {time_steps} time steps × {streams} "
-            f"streams, {readable(needed)} of the {readable(limit)} of VMEM that it may take"
+            f"streams, {needed / 2**10:,.0f} of the {limit / 2**10:,.0f} KiB that it may take on "
+            "the chip"
         )
     lines.append(
         f"for each byte of text: {report.flops_per_byte / 1e6:,.1f} MFLOP, "

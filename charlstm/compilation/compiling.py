@@ -197,7 +197,7 @@ def compile_for(subject: Subject, machine: Machine, *, find_largest: bool = True
             def needed(num_streams: int) -> int | None:
                 try:
                     return _compile(subject.with_streams(num_streams), machine, mesh)[2].total
-                except DoesNotCompile:
+                except UserError:  # the compiler, or the recurrence, does not take so many
                     return None
 
             largest = largest_batch(

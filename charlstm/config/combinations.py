@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NEEDED_BY_RECURRENCE: dict[str, dict[str, Any]] = {
     "scan_columns": {"layer_norm": False, "residuals": "gates"},
     "pallas_tpu": {"layer_norm": False, "residuals": "gates"},
+    "pallas_gpu": {"layer_norm": False, "residuals": "gates"},
     "split": {"layer_norm": False, "residuals": "gates"},
     "wavefront": {"layer_norm": False, "residuals": "gates", "connections": "plain"},
     "cudnn": {
@@ -68,6 +69,11 @@ RULES = (
         lambda c: c.model.recurrence == "cudnn" and c.model.num_layers == 1,
         "model.recurrence=cudnn runs the layers above the first, and model.num_layers=1 has none: "
         "set model.recurrence=scan",
+    ),
+    Rule(
+        lambda c: c.model.recurrence == "pallas_gpu" and c.model.compute_dtype == "float32",
+        "model.recurrence=pallas_gpu computes in bfloat16, not float32: set "
+        "model.compute_dtype=bfloat16, or model.recurrence=scan",
     ),
     Rule(
         lambda c: c.optimizer.weight_decay > 0 and c.optimizer.name not in ("adamw", "sgd"),

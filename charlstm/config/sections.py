@@ -59,15 +59,24 @@ class ModelConfig(Section):
         "Parameters, cell states and losses are float32 in any case.",
     )
     recurrence: Literal[
-        "auto", "scan", "scan_columns", "wavefront", "pallas_tpu", "cudnn", "split"
+        "auto",
+        "scan",
+        "scan_columns",
+        "wavefront",
+        "pallas_tpu",
+        "pallas_gpu",
+        "cudnn",
+        "split",
     ] = field(
         "auto",
         "Implementation of the time loop. auto chooses by device, model.hidden_size and "
         "data.num_streams. scan: layer by layer, on any device. scan_columns: the same with "
         "streams as columns, for CPUs. wavefront: all layers at once, each some time steps behind "
-        "the layer below. pallas_tpu: one TPU kernel for each layer. cudnn: NVIDIA's library, for "
-        "comparison. split: hidden units split over devices, which auto chooses for mesh.model "
-        "above 1.",
+        "the layer below. pallas_tpu: one TPU kernel for each layer. pallas_gpu: one kernel of an "
+        "H100, H200 or GH200 for each layer, in bfloat16, for multiples of 64 streams on each "
+        "device; an experiment that has not yet been shown to be right or fast. cudnn: NVIDIA's "
+        "library, for comparison. split: hidden units split over devices, which auto chooses for "
+        "mesh.model above 1.",
     )
     wavefront_chunk: int = field(
         32,

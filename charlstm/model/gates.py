@@ -45,7 +45,13 @@ def forward(z: jax.Array, c: jax.Array, axis: int) -> tuple[jax.Array, jax.Array
     Returns:
       h', c' and the factors, all of c's shape; float32.
     """
-    i, f, g, o = activations(z, axis)
+    return step(*activations(z, axis), c)
+
+
+def step(
+    i: jax.Array, f: jax.Array, g: jax.Array, o: jax.Array, c: jax.Array
+) -> tuple[jax.Array, jax.Array, Factors]:
+    """Does what `forward` does, for gates that are computed already."""
     c_after = f * c + i * g
     tanh_c = jnp.tanh(c_after)
     factors = Factors(

@@ -58,6 +58,7 @@ class LanguageModel:
           model_devices: that share each layer.
         """
         network = Network.of(config.model, target, model_devices=model_devices)
+        network = network.replace(recurrence=network.recurrence.for_evaluation())
         return cls(params, alphabet, network, config.data.reset_every)
 
     @classmethod

@@ -25,7 +25,9 @@ class Target:
         """Returns the target that a JAX device is."""
         platform = device.platform
         if platform == "gpu":
-            platform = "cuda" if "cuda" in device.client.platform_version.lower() else "rocm"
+            # Of a chip that is compiled for and not there, the version is the chip's name.
+            version = device.client.platform_version.lower()
+            platform = "cuda" if "cuda" in version or "nvidia" in version else "rocm"
         return cls(platform, device.device_kind)
 
     @classmethod

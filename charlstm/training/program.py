@@ -51,6 +51,9 @@ class Program:
             num_streams=config.data.num_streams,
             model_devices=config.mesh.model,
         )
+        self.network.recurrence.require_streams(
+            config.data.num_streams // mesh.shape[meshes.DATA_AXIS], config.model.hidden_size
+        )
         self.optimizer: optax.GradientTransformation = make_optimizer(config.optimizer)
         self.layout = Layout(mesh, config.mesh.shard)
         self.averaging = Averaging.of(config.optimizer)

@@ -44,6 +44,8 @@ def log_summary(run: "Run") -> None:
     sizes = meshes.sizes_of(mesh)
     shape = "" if sizes[1] == 1 else f", data × model = {sizes[0]} × {sizes[1]}"
     logging.info("devices: %d × %s%s%s", mesh.size, run.program.target.chip, processes, shape)
+    if network.recurrence.notice:
+        logging.warning("%s", network.recurrence.notice)
 
 
 class PrintShardings(Hook):

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from processes import CHEAP
 
 from benchmarks import comparison
-from benchmarks.kernels import layer_check, layers
+from benchmarks.gpu import parts
+from benchmarks.kernels import layers
 from benchmarks.kernels.checking import Checks
 from benchmarks.kernels.cuda import build
 from benchmarks.kernels.cuda import check as cuda_check
 from benchmarks.kernels.cuda import layer as cuda
 from benchmarks.kernels.layer_check import LayerCheck, Problem
 from benchmarks.kernels.mosaic import check as mosaic_check
-from benchmarks.kernels.mosaic import lstm as mosaic
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 from charlstm.errors import UserError
+from charlstm.model.recurrence import pallas_gpu
 
 ROOT = Path(__file__).parents[2]
 SMALL = Shape(num_layers=1, hidden_size=16, num_streams=4, window_length=6)
@@ -31,7 +31,7 @@ SMALL = Shape(num_layers=1, hidden_size=16, num_streams=4, window_length=6)
 needs_gxx = pytest.mark.skipif(not shutil.which("g++"), reason="no g++, which builds the emulation")
 needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc, which comes with CUDA")
 needs_new_jax = pytest.mark.skipif(
-    jax.__version_info__ < mosaic.OLDEST_JAX, reason="the Mosaic kernel is written for jax 0.11"
+    jax.__version_info__ < pallas_gpu.OLDEST_JAX, reason="the kernels are written for jax 0.11"
 )
 needs_compiler = pytest.mark.skipif(
     not importlib.util.find_spec("jax_cuda13_plugin"), reason="no charlstm[compile-gpu]"
@@ -180,7 +180,9 @@ def test_a_layer_is_right_if_it_is_near_the_scan_in_float32_and_wrong_if_it_is_n
 def test_clusters_that_are_not_all_resident_are_made_smaller():
     assert tuple(mosaic_check.cases_that_fit({})) == mosaic_check.CASES
     fitting = list(mosaic_check.cases_that_fit({1: 132, 2: 132, 4: 128, 8: 120}))
-    assert fitting[:2] == [("1x1024-B64-T128", (1, 4)), ("1x1024-B64-T128", (2, 4))]
+    assert fitting[:3] == list(mosaic_check.CASES[:3])
+    assert all(clusters == (0, 0) for _, clusters in fitting[:3])
+    assert fitting[3:5] == [("1x1024-B64-T128", (1, 4)), ("1x1024-B64-T128", (2, 4))]
     assert len(set(fitting)) == len(fitting)
     assert all(max(clusters) <= 4 for _, clusters in fitting)
 
@@ -191,13 +193,9 @@ def test_without_nvcc_the_mosaic_kernels_are_checked_all_the_same(tmp_path, monk
     assert "not known" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("streams", "hidden_size"), [(100, 1024), (1024, 1024), (64, 1000)])
-def test_sizes_that_the_mosaic_kernel_cannot_cut_are_refused(streams, hidden_size):
-    with pytest.raises(UserError, match=f"hidden size {hidden_size} and {streams} streams"):
-        mosaic.Plan.choose(streams, hidden_size, False, 2)
-
-
-@pytest.mark.parametrize("layer", [cuda.layer, mosaic.layer])
+@pytest.mark.parametrize(
+    "layer", [cuda.layer, functools.partial(pallas_gpu.pallas_gpu_layer, (0, 0))]
+)
 def test_a_kernel_refuses_another_dtype_than_bfloat16(layer):
     share, *rest = Problem.random(SMALL, 0).arguments
     with pytest.raises(UserError, match="computes in bfloat16, not float32"):
@@ -205,16 +203,31 @@ def test_a_kernel_refuses_another_dtype_than_bfloat16(layer):
 
 
 def test_the_mosaic_kernel_names_the_version_of_jax_that_it_needs(monkeypatch, tmp_path):
-    monkeypatch.setattr(mosaic, "OLDEST_JAX", (99, 0))
+    monkeypatch.setattr(pallas_gpu, "OLDEST_JAX", (99, 0))
     with pytest.raises(UserError, match=r"needs jax 99.0 or newer, and this is"):
         layers.load("mosaic", tmp_path)
+
+
+@needs_new_jax
+def test_the_mosaic_layer_is_that_of_the_package_with_clusters_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(pallas_gpu, "pallas_gpu_layer", lambda *given: given)
+    assert layers.load("mosaic", tmp_path, (1, 8))("share", "weight") == ((1, 8), "share", "weight")
+
+
+def test_on_a_gpu_the_kernels_that_may_hang_are_compared_last_and_measured_alone():
+    settings = parts.Settings("3x1024", (64, 256), 128)
+    variants = {part.name: part.variants(settings) for part in parts.PARTS}
+    compared = [variant["recurrence"] for variant in variants["correctness"].values()]
+    assert compared.index("pallas_gpu") == len(compared) - compared.count("pallas_gpu") > 0
+    assert list(variants["tune-kernels"]) == ["B64 pallas_gpu", "B256 pallas_gpu"]
+    assert not any("pallas_gpu" in name for name in variants["tune"])
 
 
 SAME_UPDATES = """
 from benchmarks.competitors import kernel_training
 from benchmarks.competitors.charlstm_training import Training
 from benchmarks.kernels import layers
-from benchmarks.workloads import Shape
+from charlstm.benchmark.shapes import Shape
 fields = {"model.compute_dtype": "bfloat16", "model.recurrence": "scan"}
 spec = {"shape": Shape.parse("2x8-B4-T8").to_json(), "cpu_devices": 2, "fields": fields}
 traced = []
@@ -245,49 +258,3 @@ def test_the_mosaic_kernels_compile_for_a_hopper_gpu(environment):
     command += ["--sizes=1x512-B64-T8"]
     output = subprocess.check_output(command, env=environment, cwd=ROOT, text=True)
     assert "it calls mosaic_gpu_v2, mosaic_gpu_v2" in output
-
-
-class Counters:
-    """Stands for counters, which the interpreter does not have."""
-
-    @property
-    def at(self):
-        return self
-
-    def __getitem__(self, index):
-        return self
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Runs one block after the other, so that a kernel need not wait for others."""
-    from jax.experimental.pallas import mosaic_gpu as plgpu
-
-    monkeypatch.setattr(mosaic.Place, "announce", lambda self: None)
-    monkeypatch.setattr(mosaic.Place, "wait", lambda self, times: None)
-    monkeypatch.setattr(mosaic.pl, "get_global", lambda *_: Counters())
-    monkeypatch.setattr(mosaic, "_load_from_peer", lambda ref, peer: ref[...])
-    monkeypatch.setattr(mosaic, "_meet", lambda barrier: None)
-    with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(inline_mgpu="ignore")):
-        yield
-
-
-@needs_new_jax
-def test_a_mosaic_kernel_of_one_block_agrees_with_the_scan_in_the_interpreter(
-    interpreter, monkeypatch
-):
-    # Fewer stages than tiles, so that a tile's place is used again.
-    plans = {
-        False: mosaic.Plan(64, 1, 1, 1, tile=64, stages=1),
-        True: mosaic.Plan(64, 1, 1, 1, tile=64, stages=2),
-    }
-    monkeypatch.setattr(
-        mosaic.Plan, "choose", lambda streams, hidden_size, backward, cluster: plans[backward]
-    )
-    problem = Problem.random(Shape(1, 64, 64, 3), 0)
-    one_block = functools.partial(mosaic.layer, clusters=(1, 1))
-    found = layer_check.with_gradients(one_block)(problem)
-    wanted = layer_check.with_gradients(layers.exact_scan)(problem)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        assert np.isfinite(np.asarray(a, np.float32)).all()
-        assert layer_check.relative_error(a, b) < layer_check.LIMIT

@@ -1,8 +1,9 @@
-"""Checks and measures the Mosaic kernels on a GPU, what matters most first.
+"""Checks and measures the kernels of `model.recurrence=pallas_gpu` on a GPU, what matters first.
 
   python -m benchmarks.kernels.mosaic.check --seconds=60 --build=DIR
 
-Asks the GPU how many clusters it holds at once, with a small program that nvcc builds in the folder
+First with the clusters that are resident on every such chip, then with larger ones. For those it
+asks the GPU how many clusters it holds at once, with a small program that nvcc builds in the folder
 of `--build`, or in a temporary one: a kernel whose blocks are not all resident waits for ever. Each
 result is a line, printed at once. The exit code is 1 if something is wrong or was not reached.
 """
@@ -20,8 +21,11 @@ from charlstm.errors import UserError
 
 NUM_BLOCKS = 128  # that a kernel needs at once
 
-# In order of worth: sizes, and blocks of a cluster forward and backward.
+# In order of worth: sizes, and blocks of a cluster forward and backward; 0 for what charlstm takes.
 CASES = (
+    ("1x1024-B64-T128", (0, 0)),
+    ("1x1024-B256-T128", (0, 0)),
+    ("1x512-B64-T128", (0, 0)),
     ("1x1024-B64-T128", (1, 8)),
     ("1x1024-B64-T128", (2, 4)),
     ("1x1024-B64-T128", (4, 2)),

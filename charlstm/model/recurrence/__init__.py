@@ -10,6 +10,7 @@ from charlstm.config import ModelConfig
 from charlstm.model.recurrence.base import OnChip, Recurrence
 from charlstm.model.recurrence.columns import Columns
 from charlstm.model.recurrence.cudnn import Cudnn
+from charlstm.model.recurrence.pallas_gpu import PallasGpu
 from charlstm.model.recurrence.pallas_tpu import PallasTpu
 from charlstm.model.recurrence.scan import Scan
 from charlstm.model.recurrence.tensor_parallel import TensorParallel
@@ -20,6 +21,7 @@ __all__ = [
     "Columns",
     "Cudnn",
     "OnChip",
+    "PallasGpu",
     "PallasTpu",
     "Recurrence",
     "Scan",
@@ -55,6 +57,7 @@ def choose(
     named: dict[str, Recurrence] = {
         "scan_columns": Columns(),
         "pallas_tpu": PallasTpu(),
+        "pallas_gpu": PallasGpu(),
         "cudnn": Cudnn(),
     }
     if model.recurrence in named:

@@ -35,7 +35,8 @@ class OnChip(NamedTuple):
 
     Attributes:
       time_steps, streams: of a block of the window.
-      memory_bytes, memory_limit: of the memory beside the cores (VMEM), what it needs and may take.
+      memory_bytes, memory_limit: of the memory beside the cores (a TPU's VMEM, the shared memory of
+        a GPU's block), what it needs and may take.
     """
 
     time_steps: int
@@ -52,12 +53,14 @@ class Recurrence:
       takes_any_cell: False if it computes the plain LSTM whatever the network's cell.
       takes_connections: False if it runs several layers at once.
       platform: the only one that it runs on, if there is one.
+      notice: what a run that chose it should know, in one line; empty if nothing.
     """
 
     name: ClassVar[str] = ""
     takes_any_cell: ClassVar[bool] = False
     takes_connections: ClassVar[bool] = True
     platform: ClassVar[Platform | None] = None
+    notice: ClassVar[str] = ""
 
     def __str__(self) -> str:
         return self.name
@@ -70,6 +73,14 @@ class Recurrence:
                 f"model.recurrence={self.name} needs {device}, and jax runs on "
                 f"{compute.target.chip}: set model.recurrence=scan"
             )
+
+    def require_streams(self, streams: int, hidden_size: int) -> None:
+        """Raises `UserError` if it cannot train so many streams of one device side by side."""
+        del streams, hidden_size
+
+    def for_evaluation(self) -> "Recurrence":
+        """Returns what evaluates a model: itself if it takes any number of streams and dtype."""
+        return self
 
     def on_chip(
         self, compute: Compute, window: int, streams: int, hidden_size: int

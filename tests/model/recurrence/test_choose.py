@@ -5,7 +5,15 @@ from models import CUDA, TPU
 
 from charlstm.config import ModelConfig
 from charlstm.model import recurrence
-from charlstm.model.recurrence import Columns, Cudnn, PallasTpu, Scan, TensorParallel, Wavefront
+from charlstm.model.recurrence import (
+    Columns,
+    Cudnn,
+    PallasGpu,
+    PallasTpu,
+    Scan,
+    TensorParallel,
+    Wavefront,
+)
 from charlstm.runtime.targets import Target
 
 CPU = Target("cpu", "cpu")
@@ -40,6 +48,7 @@ def test_auto_takes_the_scan_where_nothing_is_measured(target):
         ("scan_columns", Columns()),
         ("wavefront", Wavefront(7)),
         ("pallas_tpu", PallasTpu()),
+        ("pallas_gpu", PallasGpu()),
         ("cudnn", Cudnn()),
         ("split", TensorParallel()),
     ],

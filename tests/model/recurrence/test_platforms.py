@@ -17,12 +17,14 @@ from charlstm.runtime.targets import Target
 ROCM = Target("rocm", "AMD Instinct MI300X")
 CUDNN = {"recurrence": "cudnn", "num_layers": 2, "compute_dtype": "float32"}
 PALLAS_TPU = {"recurrence": "pallas_tpu"}
+PALLAS_GPU = {"recurrence": "pallas_gpu"}
 
 
 @pytest.mark.parametrize(
     ("fields", "needed", "target"),
     [
         *((CUDNN, "an NVIDIA GPU", target) for target in (Target("cpu", "cpu"), TPU, ROCM)),
+        *((PALLAS_GPU, "an NVIDIA GPU", target) for target in (Target("cpu", "cpu"), TPU, ROCM)),
         *((PALLAS_TPU, "a TPU", target) for target in (Target("cpu", "cpu"), CUDA, ROCM)),
     ],
 )
