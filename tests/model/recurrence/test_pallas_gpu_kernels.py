@@ -13,7 +13,6 @@ import pytest
 import tiled_lstm as tiled
 from compilers import GPU, machine, needs, report_on
 
-from charlstm.commands.compile import in_words
 from charlstm.model.recurrence import pallas_gpu
 from charlstm.model.recurrence.pallas_gpu_plan import Plan, Plans
 
@@ -301,4 +300,5 @@ class TestCompiled:
         # Larger batches are refused, and are no reason to end.
         assert report.largest_num_streams >= 256
         assert report.product_dtypes == {"bf16 x bf16"}
-        assert "blocks of 16 time steps × 64 streams, 33 of the 227 KiB" in in_words(report)
+        time_steps, streams, needed, limit = report.on_chip
+        assert (time_steps, streams, needed // 1024, limit // 1024) == (16, 64, 33, 227)
