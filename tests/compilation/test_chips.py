@@ -75,8 +75,8 @@ def require_what_runs_rely_on(report, fields):
 
 # NVIDIA's compiler takes seconds for each: what is like another is compiled by hand.
 BY_HAND = {
-    "layer norm, states kept", "skip", "embedding", "dropout held", "averaged", "columns",
-    "1 x 4", "4 x 1, optimizer split", "2 x 2, parameters split",
+    "layer norm, states kept", "residual", "skip", "embedding", "dropout held", "weights dropped",
+    "averaged", "columns", "1 x 4", "4 x 1", "4 x 1, optimizer split", "2 x 2, parameters split",
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_goes_on_with_other_processes_and_devices(start, tmp_path):
     begun = start(2, tmp_path / "begun", SIXTY, "--stop_after=30")
     assert begun.wait() == [0, 0], begun.text()
     wanted = curve(tmp_path / "whole")
-    for processes, devices, mesh in (1, 1, ()), (4, 2, ("--config.mesh.shard=parameters",)):
+    for processes, devices, mesh in (1, 2, ()), (4, 1, ("--config.mesh.shard=parameters",)):
         folder = tmp_path / f"continued{processes}"
         shutil.copytree(tmp_path / "begun", folder)
         group = start(processes, folder, SIXTY, *mesh, devices=devices)
