@@ -9,12 +9,15 @@ one-hot vector times a matrix is a look-up of a row. With an `embedding` [V, E] 
 is [E, 4H]. A cell may add vectors to each layer (`Cell.vectors`).
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import linen as nn
+from jax.nn.initializers import normal, orthogonal
 
 from charlstm.config import ModelConfig
 from charlstm.model.cell import Cell, Layer, cell_for
@@ -30,79 +33,115 @@ Params = dict[str, Any]
 INIT_GAIN = 2.0
 
 
-class LayerParameters(nnx.Module):
+Keys = Iterator[jax.Array]
+
+
+class LayerParameters(nn.Module):
     """Declares the parameters of one layer.
 
-    Args:
+    Attributes:
       cell: of the layer.
       input_size: F.
       hidden_size: H.
       forget_bias: initial bias of the forget gates.
       one_hot: True if the input is a one-hot vector.
-      rngs: random streams for the initial values.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        input_size: int,
-        hidden_size: int,
-        forget_bias: float,
-        *,
-        one_hot: bool,
-        rngs: nnx.Rngs,
-    ):
+    cell: Cell
+    input_size: int
+    hidden_size: int
+    forget_bias: float
+    one_hot: bool
+
+    @nn.compact
+    def __call__(self, keys: Keys) -> None:
+        """Makes their initial values; each random one takes the next of `keys`."""
+        hidden_size = self.hidden_size
         # Of a one-hot input a single row counts, of another all of them.
-        deviation = INIT_GAIN if one_hot else INIT_GAIN * input_size**-0.5
-        input_init = nnx.initializers.normal(deviation)
-        self.weight_ih = nnx.Param(input_init(rngs.params(), (input_size, 4 * hidden_size)))
-        gate_init = nnx.initializers.orthogonal()
-        recurrent = [gate_init(rngs.params(), (hidden_size, hidden_size)) for _ in range(4)]
-        self.weight_hh = nnx.Param(jnp.concatenate(recurrent, axis=1))
-        bias = jnp.zeros(4 * hidden_size).at[hidden_size : 2 * hidden_size].set(forget_bias)
-        self.bias = nnx.Param(bias)
-        for name, (multiple, value) in cell.vectors.items():
-            setattr(self, name, nnx.Param(jnp.full(multiple * hidden_size, value)))
+        deviation = INIT_GAIN if self.one_hot else INIT_GAIN * self.input_size**-0.5
+
+        def weight_ih(_: Any) -> jax.Array:
+            return normal(deviation)(next(keys), (self.input_size, 4 * hidden_size))
+
+        def weight_hh(_: Any) -> jax.Array:
+            gates = [orthogonal()(next(keys), (hidden_size, hidden_size)) for _ in range(4)]
+            return jnp.concatenate(gates, axis=1)
+
+        def bias(_: Any) -> jax.Array:
+            zeros = jnp.zeros(4 * hidden_size)
+            return zeros.at[hidden_size : 2 * hidden_size].set(self.forget_bias)
+
+        self.param("weight_ih", weight_ih)
+        self.param("weight_hh", weight_hh)
+        self.param("bias", bias)
+        for name, (multiple, value) in self.cell.vectors.items():
+            self.param(
+                name, lambda _, size, value: jnp.full(size, value), multiple * hidden_size, value
+            )
 
 
-class Parameters(nnx.Module):
+class Layers(nn.Module):
+    """Declares the parameters of the layers; for `model` and `alphabet_size` see `Parameters`."""
+
+    model: ModelConfig
+    alphabet_size: int
+
+    @nn.compact
+    def __call__(self, keys: Keys) -> None:
+        """See `LayerParameters`."""
+        model, cell = self.model, cell_for(self.model.layer_norm)
+        sizes = [model.embedding_size or self.alphabet_size]
+        sizes += [model.hidden_size] * (model.num_layers - 1)
+        for index, size in enumerate(sizes):
+            one_hot = index == 0 and model.embedding_size == 0
+            layer = (cell, size, model.hidden_size, model.forget_bias, one_hot)
+            LayerParameters(*layer, name=str(index))(keys)
+
+
+class Head(nn.Module):
+    """Declares the parameters of the head, a dense layer from H outputs to V logits."""
+
+    hidden_size: int
+    alphabet_size: int
+
+    @nn.compact
+    def __call__(self, keys: Keys) -> None:
+        """See `LayerParameters`."""
+        shape = self.hidden_size, self.alphabet_size
+        kernel_init = normal(INIT_GAIN * self.hidden_size**-0.5)
+        self.param("kernel", lambda _: kernel_init(next(keys), shape))
+        next(keys)  # the bias took one once, and a seed keeps its meaning
+        self.param("bias", lambda _: jnp.zeros(self.alphabet_size))
+
+
+class Parameters(nn.Module):
     """Declares the parameters of the whole network.
 
-    Args:
+    Attributes:
       model: the sizes L, H and E; the forget gates' initial bias (Jozefowicz et al. 2015 recommend
         1); whether layers normalize.
       alphabet_size: V.
-      rngs: random streams for the initial values.
     """
 
-    def __init__(self, model: ModelConfig, alphabet_size: int, *, rngs: nnx.Rngs):
-        hidden_size, embedding_size = model.hidden_size, model.embedding_size
-        sizes = [embedding_size or alphabet_size] + [hidden_size] * (model.num_layers - 1)
-        self.layers = nnx.Dict(
-            {
-                str(index): LayerParameters(
-                    cell_for(model.layer_norm),
-                    size,
-                    hidden_size,
-                    model.forget_bias,
-                    one_hot=index == 0 and embedding_size == 0,
-                    rngs=rngs,
-                )
-                for index, size in enumerate(sizes)
-            }
-        )
-        kernel_init = nnx.initializers.normal(INIT_GAIN * hidden_size**-0.5)
-        self.head = nnx.Linear(hidden_size, alphabet_size, kernel_init=kernel_init, rngs=rngs)
-        if embedding_size:
+    model: ModelConfig
+    alphabet_size: int
+
+    @nn.compact
+    def __call__(self, keys: Keys) -> None:
+        """See `LayerParameters`."""
+        Layers(self.model, self.alphabet_size, name="layers")(keys)
+        Head(self.model.hidden_size, self.alphabet_size, name="head")(keys)
+        if self.model.embedding_size:
             # Of deviation 1, so that the first layer's pre-activations have INIT_GAIN's.
-            embedding = jax.random.normal(rngs.params(), (alphabet_size, embedding_size))
-            self.embedding = nnx.Param(embedding)
+            shape = self.alphabet_size, self.model.embedding_size
+            self.param("embedding", lambda _: jax.random.normal(next(keys), shape))
 
 
 def init_params(key: jax.Array, model: ModelConfig, alphabet_size: int) -> Params:
     """Returns the parameters before the first update, float32, as a plain pytree."""
-    declared = Parameters(model, alphabet_size, rngs=nnx.Rngs(params=key))
-    return nnx.to_pure_dict(nnx.state(declared, nnx.Param))
+    keys = (jax.random.fold_in(key, place) for place in itertools.count())
+    params: Params = Parameters(model, alphabet_size).init(key, keys)["params"]
+    return params
 
 
 def abstract_params(model: ModelConfig, alphabet_size: int) -> Params:
