@@ -200,7 +200,7 @@ def _open_file(
     """Opens the file at `path`, and hashes it unless its digest is given."""
     with reading(str(path)):
         file = TextFile(path)
-        data = file.read() if file.size else np.empty(0, np.uint8)
+        data = file.read()
         if not len(data):
             raise UserError(f"{str(path)!r} is empty: give a corpus with some text in it")
         sha256 = sha256 or _digest(file, data)

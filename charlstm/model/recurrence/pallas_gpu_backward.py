@@ -105,9 +105,7 @@ class BackwardRefs:
 class BackwardKernel(Kernel):
     """Walks through a window, from the last time step to the first."""
 
-    def __init__(self, plan: Plan, window: int, refs: BackwardRefs):
-        super().__init__(plan, window)
-        self.refs = refs
+    refs: BackwardRefs
 
     def run(self) -> None:
         """Runs the kernel."""

@@ -1,4 +1,4 @@
-"""What the two kernels of `pallas_gpu` share: a block's place, its counters, its tiles.
+"""Has what both kernels of `pallas_gpu` use: a block's place, its counters, its tiles.
 
 Written for the Pallas Mosaic GPU of jax 0.11 and 0.12; that of jax 0.10 is another.
 """
@@ -71,10 +71,11 @@ class Kernel:
     Args:
       plan: how the work is cut.
       window: T.
+      refs: the arguments of the kernel.
     """
 
-    def __init__(self, plan: Plan, window: int):
-        self.plan, self.window = plan, window
+    def __init__(self, plan: Plan, window: int, refs: Any):
+        self.plan, self.window, self.refs = plan, window, refs
         self.place = Place.here(plan)
         self.columns = plan.units // 8  # of eight units
 

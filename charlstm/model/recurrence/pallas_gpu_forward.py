@@ -100,9 +100,7 @@ class ForwardRefs:
 class ForwardKernel(Kernel):
     """Walks through a window, from the first time step to the last."""
 
-    def __init__(self, plan: Plan, window: int, refs: ForwardRefs):
-        super().__init__(plan, window)
-        self.refs = refs
+    refs: ForwardRefs
 
     def run(self) -> None:
         """Runs the kernel."""

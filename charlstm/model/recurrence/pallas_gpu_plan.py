@@ -1,4 +1,4 @@
-"""How an LSTM layer is cut into the blocks of a Hopper GPU, for the kernels of `pallas_gpu`.
+"""Cuts an LSTM layer into the blocks of a Hopper GPU, for the kernels of `pallas_gpu`.
 
 In every time step a block waits for all others, so all of them must be resident at once. There are
 no more blocks than multiprocessors, and none takes more shared memory than a multiprocessor has:
