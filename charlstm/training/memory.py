@@ -229,6 +229,17 @@ def _largest_that_fits(
     )
 
 
+def _whole_tiles(num_streams: int, devices: int) -> int:
+    """Returns a number of streams, rounded down to one that compiles soon; at least one each.
+
+    A TPU's tiles have 8 rows of 128. With a large number of streams that fills no whole tiles,
+    libtpu compiles for minutes instead of seconds (0.0.42: 104,002 against 104,000).
+    """
+    each = num_streams // devices
+    tile = 128 if each >= 1024 else 1
+    return max(each // tile * tile, 1) * devices
+
+
 def _search(
     fits: int,
     fails: int,
@@ -245,7 +256,7 @@ def _search(
     through two known ones.
     """
     for _ in range(MAX_TRIES):
-        guess = max(min(guess, fails - 1) // multiple * multiple, multiple)
+        guess = _whole_tiles(min(guess, fails - 1), multiple)
         if not fits < guess < fails:
             break
         size = needed(guess)

@@ -47,7 +47,21 @@ def test_the_largest_batch_is_found_though_a_small_one_is_kept_on_the_chip():
 
     table = memory.MemoryTable(0, 0, 0, 0, 0, 0)
     largest = memory.largest_batch(32, 4, 10**9, available, table, 32 * kept, needed)
-    assert largest == available // kept
+    assert largest == available // kept // 512 * 512
+
+
+def test_large_batches_are_tried_in_whole_tiles_of_a_tpu():
+    """libtpu takes minutes for any other large batch."""
+    tried = []
+
+    def needed(num_streams):
+        tried.append(num_streams)
+        return 1000 + 300 * num_streams
+
+    table = memory.MemoryTable(0, 0, 0, 0, 0, needed(4) // 2)
+    memory.largest_batch(4, 4, 10**9, 10**8 + 12_345, table, 0, needed)
+    assert tried[1:]
+    assert all(num_streams % (4 * 128) == 0 for num_streams in tried[1:])
 
 
 def test_where_nothing_fits_the_message_says_so():
