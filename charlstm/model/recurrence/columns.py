@@ -4,13 +4,13 @@ There the product [4H, H]·[H, B] reaches the rate of the largest products even 
 where [B, H]·[H, 4H] stays far below it, provided that the weight lies in memory the way it is read.
 What else is done around the products:
 
-- Whatever a product over a whole window reads or writes lies by time and stream, [T·B, features],
-  and a time step reads its part of it as one contiguous piece. Only the loops turn to columns.
+- Between the layers everything lies by time and stream, [T, B, features]: what a time step reads of
+  it is one contiguous piece. Only the loops turn to columns, and stack what they make in the order
+  in which they make it, so that a store is a contiguous one too.
 - The first layer reads its input by row from the table, and the gradient is added up row by row.
   The input's share in the layers above is one product ahead of the loop.
-- The loops stack what they make in the order in which they make it, so that a store is a contiguous
-  one. The gradients of weights are products of two matrices, [features, T·B]·[T·B, 4H]: XLA lays
-  the operands of an einsum over T and B out once more, and multiplies bfloat16 at a quarter of the
+- The gradients of weights are products of two matrices, [features, T·B]·[T·B, 4H]. XLA lays the
+  operands of an einsum over T and B out once more, and multiplies bfloat16 at a quarter of the
   speed where both are by time.
 - Every device of the mesh works alone from the first time step to the last; one core for a device
   keeps elementwise work and products on the same core.
@@ -104,17 +104,17 @@ def _first_forward(
         looked_up = table.at[_at(symbols, t)].get(mode="promise_in_bounds")
         return looked_up.T.astype(jnp.float32)
 
-    result, factors = _forward_loop(compute, len(symbols), projection, weight_hh, h, c)
-    return result, (symbols, weight_ih, weight_hh, h, result[0], factors)
+    result, saved = _forward_loop(compute, len(symbols), projection, weight_hh, h, c)
+    return result, (symbols, weight_ih, weight_hh, h, *saved)
 
 
 def _first_backward(
     compute: Compute, residuals: Any, gradients: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array | None, ...]:
-    symbols, weight_ih, weight_hh, h, outputs, factors = residuals
+    symbols, weight_ih, weight_hh, h, columns, factors = residuals
     dz, dh, dc = _backward_loop(compute, factors, gradients, weight_hh)
     d_table = add_rows(symbols, dz, weight_ih.shape[0])
-    d_weight_hh = _product("fk,kg->fg", _before(h, outputs), _flat(dz))
+    d_weight_hh = _weight_gradient(_before(h, columns), _flat(dz))
     return None, d_table, d_weight_hh, jnp.sum(d_table, axis=0), dh, dc
 
 
@@ -149,21 +149,21 @@ def _upper_forward(
     def projection(t: jax.Array) -> jax.Array:
         return _at(share, t).T + bias[:, None]
 
-    result, factors = _forward_loop(compute, len(inputs), projection, weight_hh, h, c)
-    return result, (inputs, weight_ih, weight_hh, h, result[0], factors)
+    result, saved = _forward_loop(compute, len(inputs), projection, weight_hh, h, c)
+    return result, (inputs, weight_ih, weight_hh, h, *saved)
 
 
 def _upper_backward(
     compute: Compute, residuals: Any, gradients: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, ...]:
-    inputs, weight_ih, weight_hh, h, outputs, factors = residuals
+    inputs, weight_ih, weight_hh, h, columns, factors = residuals
     dz, dh, dc = _backward_loop(compute, factors, gradients, weight_hh)
     dz = _flat(dz)
     d_inputs = _product("kg,fg->kf", dz, weight_ih.astype(compute.dtype)).astype(compute.dtype)
     return (
         d_inputs.reshape(inputs.shape),
-        _product("fk,kg->fg", _by_feature(inputs).reshape(inputs.shape[2], -1), dz),
-        _product("fk,kg->fg", _before(h, outputs), dz),
+        _weight_gradient(_by_feature(_turned(inputs)), dz),
+        _weight_gradient(_before(h, columns), dz),
         jnp.sum(dz, axis=0, dtype=jnp.float32),
         dh,
         dc,
@@ -180,9 +180,10 @@ def _forward_loop(
     weight_hh: jax.Array,
     h: jax.Array,
     c: jax.Array,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], gates.Factors]:
-    """Outputs [T, B, H], the last h and c, and the factors of the derivative, each [T, H, B].
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, gates.Factors]]:
+    """Returns the outputs [T, B, H] with the last h and c; and what is saved for the gradient.
 
+    The latter are the outputs as columns, and the factors of the derivative, each [T, H, B].
     `projection(t)` is the input's share of the pre-activations, [4H, B] float32.
     """
     weight = _transposed(weight_hh.astype(compute.dtype))
@@ -192,11 +193,11 @@ def _forward_loop(
         z = projection(t) + _product("gf,fb->gb", weight, h.astype(compute.dtype))
         h, c, factors = gates.forward(z, c, axis=0)
         saved = jax.tree.map(lambda factor: factor.astype(compute.dtype), factors)
-        return (h, c), (h.T.astype(compute.dtype), saved)
+        return (h, c), (h.astype(compute.dtype), saved)
 
     times = jnp.arange(window_length)
-    (h_last, c_last), (outputs, factors) = time_loop.scan(compute.target, step, (h, c), times)
-    return (outputs, h_last, c_last), factors
+    (h_last, c_last), (columns, factors) = time_loop.scan(compute.target, step, (h, c), times)
+    return (_turned(columns), h_last, c_last), (columns, factors)
 
 
 def _backward_loop(
@@ -234,21 +235,30 @@ def _flat(by_time: jax.Array) -> jax.Array:
     return by_time.reshape(-1, by_time.shape[2])
 
 
-def _by_feature(by_time: jax.Array) -> jax.Array:
-    """[F, T, B] of [T, B, F], laid out anew once for all that read it.
+def _turned(by_time: jax.Array) -> jax.Array:
+    """[T, F, B] of [T, B, F], or the reverse; laid out anew once for all that read it."""
+    return jax.lax.optimization_barrier(by_time.transpose(0, 2, 1))
+
+
+def _by_feature(columns: jax.Array) -> jax.Array:
+    """[F, T, B] of [T, F, B], laid out anew once for all that read it.
 
     The barrier keeps XLA from folding the transposition into the product, where it is slow. The
     product reads it reshaped, in a layout of its own: XLA computes in float32 what it is asked to
     multiply in bfloat16 where it finds the layout of a transposition.
     """
-    return jax.lax.optimization_barrier(by_time.transpose(2, 0, 1))
+    return jax.lax.optimization_barrier(columns.transpose(1, 0, 2))
 
 
-def _before(h: jax.Array, outputs: jax.Array) -> jax.Array:
-    """Returns the last output that each time step of a window met, [H, T·B]."""
-    last = _by_feature(outputs)[:, :-1]
-    before = jnp.concatenate([h.astype(outputs.dtype)[:, None], last], axis=1)
-    return before.reshape(len(before), -1)
+def _before(h: jax.Array, columns: jax.Array) -> jax.Array:
+    """Returns the last output that each time step of a window met, [H, T, B]."""
+    last = _by_feature(columns)[:, :-1]
+    return jnp.concatenate([h.astype(columns.dtype)[:, None], last], axis=1)
+
+
+def _weight_gradient(by_feature: jax.Array, dz: jax.Array) -> jax.Array:
+    """[F, 4H] float32, of what a weight multiplied [F, T, B], and the gradients [T·B, 4H]."""
+    return _product("fk,kg->fg", by_feature.reshape(len(by_feature), -1), dz)
 
 
 def _transposed(weight: jax.Array) -> jax.Array:
