@@ -98,7 +98,14 @@ def _correctness(settings: Settings) -> Variants:
 
 
 # PyTorch's best forms: the precision, and whether the update is replayed as a CUDA graph.
-_TORCH_FORMS = (("float16", True), ("bfloat16", True), ("bfloat16", False), ("tf32", False))
+_TORCH_FORMS = (
+    ("float16", True),
+    ("bfloat16", True),
+    ("float16-parameters", True),
+    ("bfloat16-parameters", True),
+    ("bfloat16", False),
+    ("tf32", False),
+)
 
 
 def _peers(settings: Settings) -> Variants:
@@ -179,7 +186,7 @@ def _recipe(name: str, planned: float | None = None) -> Callable[[Settings], Var
 PARTS = (
     Part("train", 75, "charlstm train, ended by SIGTERM; charlstm sample", ".training", _train),
     Part("correctness", 45, "every recurrence against float64", ".accuracy", _correctness),
-    Part("peers", 110, "training against PyTorch's cuDNN, in turn", ".peers", _peers),
+    Part("peers", 140, "training against PyTorch's cuDNN, in turn", ".peers", _peers),
     Part("tune", 80, "recurrences, steps in a turn of the loop; a profile", ".tuning", _tune),
     Part("tune-kernels", 60, "a kernel for all time steps", ".tuning", _tune_kernels),
     Part("tune-buffers", 60, "the same as XLA's command buffers", ".tuning", _tune_with_buffers),

@@ -42,18 +42,21 @@ class ProductRate(NamedTuple):
     """Holds the FLOP/s of large products: on all cores of a CPU, else on one device.
 
     Attributes:
+      dtype: that they multiply.
       rates: of each window.
       again: measures it once more; None on accelerators.
       status: `ok`, or why there are no rates.
     """
 
+    dtype: str
     rates: list[float]
     again: Callable[[], float] | None
     status: str = OK
 
     def to_json(self) -> Row:
-        """Returns status, median, lowest and highest."""
+        """Returns dtype, status, median, lowest and highest."""
         return {
+            "compute_dtype": self.dtype,
             "product_status": self.status,
             "product_flops_per_second": _median(self.rates),
             "product_flops_per_second_range": [min(self.rates), max(self.rates)]
@@ -122,14 +125,15 @@ def measure(configs: Mapping[Shape, Config], until: float) -> dict[str, Any]:
       A row has a `status`, which is `ok` or the reason why there are no figures. `not_reached`
       names the tasks that there was no time for.
     """
-    model = next(iter(configs.values())).model
-    dtype = Compute.of(model.compute_dtype, Target.of_this_machine()).dtype.name
+    # `auto` depends on the hidden size: the products are those of the widest network.
+    models = [config.model for config in configs.values()]
+    widest = max(models, key=lambda model: model.hidden_size)
+    dtype = Compute.of(widest, Target.of_this_machine()).dtype.name
     logging.info("large products, %s", dtype)
     products = _product_rate(dtype)
     tasks = list(_tasks(configs, products))
     found = {
         **about(),
-        "compute_dtype": dtype,
         **products.to_json(),
         "training": [],
         "sampling": [],
@@ -166,8 +170,8 @@ def _product_rate(dtype: str) -> ProductRate:
         count = count_for(seconds_of(products.rate), SHORTEST_WINDOW)
         rates = [products.rate(count) for _ in range(WINDOWS)]
     except jax.errors.JaxRuntimeError as error:  # they need some GiB of an accelerator
-        return ProductRate([], None, in_one_line(error, 300))
-    return ProductRate(rates, functools.partial(products.rate, count) if _is_cpu() else None)
+        return ProductRate(dtype, [], None, in_one_line(error, 300))
+    return ProductRate(dtype, rates, functools.partial(products.rate, count) if _is_cpu() else None)
 
 
 def _tasks(configs: Mapping[Shape, Config], products: ProductRate) -> Iterator[Task]:
@@ -214,11 +218,14 @@ def _prepare_training(shape: Shape, config: Config, products: ProductRate) -> Pr
     def figures(times: Windows) -> Row:
         rate = times.rate(shape.bytes_per_update)
         flops = rate * shape.training_flops_per_byte
-        product_rate = _median(times.between or products.rates)
+        dtype = trained.network.compute.dtype.name
+        is_same = dtype == products.dtype
+        product_rate = _median(times.between or products.rates) if is_same else None
         of_all = product_rate and product_rate * (1 if _is_cpu() else len(devices))
         peak = training.peak_bytes(devices[0])
         return {
             "recurrence": trained.network.describe(),
+            "compute_dtype": dtype,
             "devices": len(devices),
             "bytes_per_second": rate,
             "bytes_per_second_range": times.rates(shape.bytes_per_update),

@@ -58,6 +58,7 @@ _COLUMNS = (
     Column("device_peak_bytes", "peak", short),
     Column("compile_seconds", "compile s", number(1)),
     Column("recurrence", "recurrence"),
+    Column("compute_dtype", "dtype"),
 )
 
 

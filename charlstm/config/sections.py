@@ -55,7 +55,8 @@ class ModelConfig(Section):
     )
     compute_dtype: Literal["auto", "float32", "bfloat16"] = field(
         "auto",
-        "Data type of the matrix products. auto: bfloat16 on GPU and TPU, float32 on CPU. "
+        "Data type of the matrix products. auto: bfloat16 on GPU, TPU and, from a hidden size of "
+        "128 on, on a CPU with AMX; float32 on any other CPU. "
         "Parameters, cell states and losses are float32 in any case.",
     )
     recurrence: Literal[

@@ -10,7 +10,8 @@ The text is small, 5,163 names in 36 kB. So there is dropout between the layers,
 with the best validation is the one to use.
 
 Result on two cores of an Intel Xeon (AVX-512) in 21 s: 2.771 bits per byte on the validation split,
-best at update 650. From update 800 on charlstm reports overfitting (jax 0.10.2, 2026-11-27).
+best at update 650. From update 800 on charlstm reports overfitting (float32, jax 0.10.2,
+2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig

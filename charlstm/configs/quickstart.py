@@ -3,7 +3,8 @@
 charlstm train --config=quickstart
 
 Result on two cores of an Intel Xeon (AVX-512) in 60 s: 2.142 bits per byte on the validation split,
-2.137 on the test split; 1.882 and 1.906 with `evaluate --dynamic` (jax 0.10.2, 2026-11-27).
+2.137 on the test split; 1.882 and 1.906 with `evaluate --dynamic` (float32, jax 0.10.2,
+2026-11-27).
 
 For comparison, windows of 64, all 256 bytes, a learning rate of 0.008 and gradients clipped at a
 norm of 1 reach 2.172 in the same time.

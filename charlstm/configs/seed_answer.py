@@ -8,7 +8,8 @@ Its other settings: 30,000 updates, which read 1.92 MB, Adam with learning rate 
 no schedule.
 
 Result on two cores of an Intel Xeon (AVX-512) in 2,451 s: 2.560 bits per byte on the validation
-split. It has 2.555 at update 10,000, and at best 2.525, at update 20,000 (jax 0.10.2, 2026-11-27).
+split. It has 2.555 at update 10,000, and at best 2.525, at update 20,000 (float32, jax 0.10.2,
+2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, TrainingConfig

@@ -7,7 +7,8 @@ reads 2,048 bytes instead of 64, and its gradient reaches back through the windo
 the 1.92 MB of `seed_answer`; these 1,250 take little more than half of its time.
 
 Result on two cores of an Intel Xeon (AVX-512) in 1,333 s: 2.239 bits per byte on the validation
-split; after 237 s it has 2.530, less than `seed_answer` at its end (jax 0.10.2, 2026-11-27).
+split; after 237 s it has 2.530, less than `seed_answer` at its end (float32, jax 0.10.2,
+2026-11-27).
 """
 
 from charlstm.config import Config

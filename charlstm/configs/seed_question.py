@@ -12,7 +12,7 @@ gradient never reaches back through time, but the state is carried from update t
 updates read 1.92 MB.
 
 Result on two cores of an Intel Xeon (AVX-512) in 73 s: 2.580 bits per byte (1.788 nats) on the
-validation split, whose 4-gram level is 2.595 (jax 0.10.2, 2026-11-27).
+validation split, whose 4-gram level is 2.595 (float32, jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig

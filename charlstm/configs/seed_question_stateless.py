@@ -8,7 +8,7 @@ byte, and can do no better than the bigram table.
 
 Result on two cores of an Intel Xeon (AVX-512) in 70 s: 3.673 bits per byte (2.546 nats) on the
 validation split, whose bigram level is 3.650. At its first validation charlstm reports that the
-state is not used (jax 0.10.2, 2026-11-27).
+state is not used (float32, jax 0.10.2, 2026-11-27).
 """
 
 from charlstm.config import Config

@@ -4,9 +4,9 @@ charlstm train --config=shakespeare_cpu
 
 Result on two cores of an Intel Xeon with AVX-512 in 2,231 s, of the checkpoint with the best
 validation, at update 9,000: 1.956 bits per byte on the validation split and 1.946 on the test
-split; 1.672 and 1.695 with `evaluate --dynamic`. The last update has 1.964 on validation (jax
-0.10.2, 2026-11-27). A run that was stopped after 2,074 updates and resumed gave the same figures,
-to the last digit.
+split; 1.672 and 1.695 with `evaluate --dynamic`. The last update has 1.964 on validation (float32,
+jax 0.10.2, 2026-11-27). A run that was stopped after 2,074 updates and resumed gave the same
+figures, to the last digit.
 
 For comparison, the same number of updates without dropout, in 1,939 s: at best 1.975 and 1.983,
 1.673 and 1.695 with `evaluate --dynamic`, and 1.990 on validation at the end. Until update 5,000

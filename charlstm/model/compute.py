@@ -5,7 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from charlstm.config import ModelConfig
 from charlstm.runtime.targets import Target
+
+# From this hidden size on a CPU with AMX is faster in bfloat16, as measured: benchmarks/README.md.
+BFLOAT16_FROM = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +26,13 @@ class Compute:
     target: Target
 
     @classmethod
-    def of(cls, compute_dtype: str, target: Target) -> "Compute":
-        """Resolves `model.compute_dtype`: auto is float32 on a CPU and bfloat16 elsewhere."""
-        if compute_dtype == "auto":
-            compute_dtype = "float32" if target.is_cpu else "bfloat16"
-        return cls(jnp.dtype(compute_dtype), target)
+    def of(cls, model: ModelConfig, target: Target) -> "Compute":
+        """Resolves `model.compute_dtype`: auto is bfloat16 where that is faster.
+
+        It is so on every accelerator, and on a CPU with AMX but for narrow layers.
+        """
+        dtype: str = model.compute_dtype
+        if dtype == "auto":
+            is_slow = target.is_cpu and not (target.has_amx and model.hidden_size >= BFLOAT16_FROM)
+            dtype = "float32" if is_slow else "bfloat16"
+        return cls(jnp.dtype(dtype), target)

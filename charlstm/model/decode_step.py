@@ -15,6 +15,7 @@ from charlstm.model.network import Network
 from charlstm.model.parameters import Params, layers_of
 from charlstm.model.stack import Carry, State, walk
 from charlstm.runtime.shardings import dimension, specify
+from charlstm.runtime.targets import Target
 
 
 class DecodeWeights(NamedTuple):
@@ -79,6 +80,7 @@ def decode_step(
       The logits of what comes next [V, B] float32, and the state after.
     """
     cell, dtype = network.cell, weights.head.dtype
+    target = network.compute.target
     rows = specify(dimension(symbols, 0), None)
     looked_up = weights.table.at[symbols.astype(jnp.int32)].get(
         out_sharding=rows, mode="promise_in_bounds"
@@ -87,16 +89,16 @@ def decode_step(
     def run_layer(index: int, inputs: jax.Array, state: State) -> tuple[jax.Array, State]:
         (h, c), weight, vectors = state, weights.layers[index], weights.vectors[index]
         if index == 0:
-            share, recurrent = inputs, _product(weight, h)
+            share, recurrent = inputs, _product(target, weight, h)
         elif cell.is_additive:
             column = jnp.concatenate([inputs.astype(dtype), h.astype(dtype)])
             # Made real: gathered inside the product, it would be copied for every block of it.
             column = jax.lax.optimization_barrier(column)
-            share, recurrent = vectors["bias"], _product(weight, column)
+            share, recurrent = vectors["bias"], _product(target, weight, column)
         else:
             size = inputs.shape[0]
-            share = cell.input_share(vectors, _product(weight[:, :size], inputs), 0)
-            recurrent = _product(weight[:, size:], h)
+            share = cell.input_share(vectors, _product(target, weight[:, :size], inputs), 0)
+            recurrent = _product(target, weight[:, size:], h)
         own = cell.step_parameters(vectors)
         h, c, _ = cell.forward(own, share, recurrent, c, 0, jnp.float32)
         return h, (h, c)
@@ -104,9 +106,16 @@ def decode_step(
     states = list(zip(state.h, state.c, strict=True))
     first = looked_up.T.astype(jnp.float32)
     total, after = walk(run_layer, first, states, None, network.connections)
-    logits = _product(weights.head, total) + weights.head_bias[:, None]
+    logits = _product(target, weights.head, total) + weights.head_bias[:, None]
     return logits, DecodeState([h for h, _ in after], [c for _, c in after])
 
 
-def _product(weight: jax.Array, column: jax.Array) -> jax.Array:
-    return jnp.matmul(weight, column.astype(weight.dtype), preferred_element_type=jnp.float32)
+def _product(target: Target, weight: jax.Array, columns: jax.Array) -> jax.Array:
+    """[G, B] float32, the product of a weight [G, F] and columns [F, B]."""
+    columns = columns.astype(weight.dtype)
+    is_alone = columns.shape[1] == 1
+    if is_alone and target.is_cpu and weight.dtype == jnp.bfloat16:
+        # XLA (jaxlib 0.10) reads the weight at a quarter of the memory's rate for one column.
+        columns = jax.lax.optimization_barrier(jnp.concatenate([columns, columns], axis=1))
+    product = jnp.matmul(weight, columns, preferred_element_type=jnp.float32)
+    return product[:, :1] if is_alone else product

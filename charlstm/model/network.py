@@ -62,7 +62,7 @@ class Network:
         chosen = recurrence.choose(
             model, target, num_streams=num_streams, model_devices=model_devices
         )
-        compute = Compute.of(model.compute_dtype, target)
+        compute = Compute.of(model, target)
         chosen.require(compute, model.hidden_size)
         return cls(cell_for(model.layer_norm), model.connections, chosen, compute)
 

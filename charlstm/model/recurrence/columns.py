@@ -30,6 +30,7 @@ from charlstm.model.compute import Compute
 from charlstm.model.gradients import with_gradient
 from charlstm.model.look_up import add_rows
 from charlstm.model.recurrence.base import LayerByLayer, Structure
+from charlstm.model.recurrence.scan import Scan
 from charlstm.model.stack import Carry, State
 from charlstm.runtime.shardings import dimension
 
@@ -44,6 +45,10 @@ class Columns(LayerByLayer):
         self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
     ) -> tuple[jax.Array, Carry]:
         """See `Recurrence`."""
+        if len(inputs) == 1:
+            # The scan is faster where there is no loop. And XLA (jaxlib 0.10) folds transpositions
+            # into products there, and then fails: it has no such product of bfloat16.
+            return Scan("gates")(network, layers, inputs, carry, masks)
         run: Callable[..., Any] = partial(self._run_on_device, network)
         axis = dimension(carry["h"], 1)
         if axis is not None:
