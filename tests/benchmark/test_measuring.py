@@ -25,7 +25,7 @@ def measured(monkeypatch):
     """Measures tasks that take no time, with so many seconds left."""
     monkeypatch.setattr(measuring.Windows, "of", lambda *given: TIMES)
     monkeypatch.setattr(measuring.jax, "clear_caches", lambda: None)
-    monkeypatch.setattr(measuring, "_product_rate", lambda dtype: ProductRate([1e9], None))
+    monkeypatch.setattr(measuring, "_product_rate", lambda dtype: ProductRate(dtype, [1e9], None))
 
     def measure(tasks, seconds):
         monkeypatch.setattr(measuring, "_tasks", lambda *given: tasks)
@@ -60,7 +60,7 @@ def test_a_task_that_fails_is_a_row_with_its_reason_and_the_next_is_measured(mea
 def test_a_peak_that_something_before_reached_is_not_shown(monkeypatch, peaks, shown):
     waiting = iter(peaks)
     monkeypatch.setattr(measuring.training, "peak_bytes", lambda device: next(waiting))
-    prepared = measuring._prepare_training(SHAPE, CONFIGS[SHAPE], ProductRate([], None))
+    prepared = measuring._prepare_training(SHAPE, CONFIGS[SHAPE], ProductRate("float32", [], None))
     figures = prepared.figures(TIMES)
     assert figures["device_peak_bytes"] == shown
     assert figures["share_of_product_rate"] is None

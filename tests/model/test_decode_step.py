@@ -12,8 +12,10 @@ from charlstm.model.recurrence import Scan
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_text_alone_has_the_logits_that_it_has_beside_others(dtype):
+@pytest.mark.parametrize("slow_from", [1, 2**20])
+def test_a_text_alone_has_the_logits_that_it_has_beside_others(dtype, slow_from, monkeypatch):
     """A CPU multiplies a single column in another way than several."""
+    monkeypatch.setattr("charlstm.model.decode_step._SLOW_FOR_A_COLUMN", slow_from)
     params, carry, inputs, _ = reference.random_case(3, hidden_size=64, streams=4)
     network = network_of(Scan(), dtype=dtype)
 
