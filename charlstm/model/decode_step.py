@@ -117,9 +117,8 @@ def decode_step(
 def _product(target: Target, weight: jax.Array, columns: jax.Array) -> jax.Array:
     """[G, B] float32, the product of a weight [G, F] and columns [F, B]."""
     columns = columns.astype(weight.dtype)
-    is_alone = columns.shape[1] == 1
     is_slow = weight.dtype == jnp.bfloat16 and weight.size >= _SLOW_FOR_A_COLUMN
-    if is_alone and target.is_cpu and is_slow:
-        columns = jax.lax.optimization_barrier(jnp.concatenate([columns, columns], axis=1))
-    product = jnp.matmul(weight, columns, preferred_element_type=jnp.float32)
-    return product[:, :1] if is_alone else product
+    if columns.shape[1] == 1 and target.is_cpu and is_slow:
+        pair = jax.lax.optimization_barrier(jnp.concatenate([columns, columns], axis=1))
+        return jnp.matmul(weight, pair, preferred_element_type=jnp.float32)[:, :1]
+    return jnp.matmul(weight, columns, preferred_element_type=jnp.float32)

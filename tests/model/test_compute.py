@@ -1,11 +1,11 @@
 """The dtype of the products that `model.compute_dtype=auto` stands for."""
 
 import pytest
+from models import CUDA, TPU
 
 from charlstm.config import ModelConfig
 from charlstm.model.compute import Compute
 from charlstm.runtime.targets import Target
-from tests.models import CUDA, TPU
 
 AMX = Target("cpu", "cpu", has_amx=True)
 NO_AMX = Target("cpu", "cpu")

@@ -48,8 +48,9 @@ class Columns(LayerByLayer):
         if len(inputs) == 1:
             # The scan is faster where there is no loop. And XLA (jaxlib 0.10) folds transpositions
             # into products there, and then fails: it has no such product of bfloat16.
-            return Scan("gates")(network, layers, inputs, carry, masks)
-        run: Callable[..., Any] = partial(self._run_on_device, network)
+            return Scan()(network, layers, inputs, carry, masks)
+        inputs = inputs.astype(jnp.int32) if inputs.ndim == 2 else inputs
+        run: Callable[..., Any] = partial(super().__call__, network)
         axis = dimension(carry["h"], 1)
         if axis is not None:
             streams = jax.P(None, axis)
@@ -63,13 +64,6 @@ class Columns(LayerByLayer):
             else:  # a device alone has nobody to add its gradients to
                 run = jax.sharding.auto_axes(run, out_sharding=(streams, streams))
         return run(layers, inputs, carry, masks)
-
-    def _run_on_device(
-        self, network: Structure, layers: list[Layer], inputs: Any, carry: Carry, masks: Any
-    ) -> tuple[jax.Array, Carry]:
-        """Runs the whole stack for the streams of one device."""
-        inputs = inputs.astype(jnp.int32) if inputs.ndim == 2 else inputs
-        return super().__call__(network, layers, inputs, carry, masks)
 
     def run_layer(
         self, network: Structure, layer: Layer, inputs: jax.Array, state: State
