@@ -28,13 +28,18 @@ SMALL = (
 )
 
 
+def free_port():
+    """A port of the loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Group:
     """Processes of one run, started as any launcher would, by their environment alone."""
 
     def __init__(self, count, arguments, environment, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.outputs = [folder / f"output{process}" for process in range(count)]
         self.processes = []
         for process, output in enumerate(self.outputs):
