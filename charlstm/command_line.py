@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from logging import Formatter
+from logging import Formatter, LogRecord
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from charlstm import commands
 from charlstm.errors import Preempted, TrainingFailed, UserError, in_one_line
 from charlstm.runtime import preemption
 from charlstm.runtime.preemption import EXIT_INTERRUPTED, EXIT_SAVED
+from charlstm.storage import paths
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()  # raises if the output cannot be written
         return code
     except (UserError, TrainingFailed) as error:
-        print(f"charlstm: {in_one_line(error)}", file=sys.stderr)
+        print(f"charlstm: {paths.shown(in_one_line(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     except Preempted as end:
         if str(end):
@@ -85,11 +86,18 @@ def _set_up_logging() -> None:
     package = str(Path(__file__).parent)
     handler = logging.get_absl_handler()
     handler.addFilter(lambda record: record.pathname.startswith(package))
-    handler.setFormatter(Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_NotesFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     warnings.filterwarnings("ignore", module="jax|flax|orbax")
     sys.unraisablehook = _unraisablehook
+
+
+class _NotesFormatter(Formatter):
+    """Shows the addresses of what has a copy on this machine."""
+
+    def format(self, record: LogRecord) -> str:
+        return paths.shown(super().format(record))
 
 
 def _unraisablehook(unraisable: Any) -> None:

@@ -32,6 +32,7 @@ FLOORS: list[dict[str, str]] = [
     {"checkpoint": "write, read, find again"},
     {"model": "parameters, cells, time loops, the walk over layers"},
     {"data": "corpora, alphabets, streams, n-gram tables"},
+    {"storage": "run folders and texts in object stores"},
     {
         "config": "fields, checks, the named experiments in configs/",
         "runtime": "processes, devices, signals, shardings, targets",

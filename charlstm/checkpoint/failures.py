@@ -49,6 +49,8 @@ def writing(folder: Path) -> Iterator[None]:
     """Turns a failure to write a checkpoint below `folder` into a `UserError`."""
     try:
         yield
+    except UserError:  # of a store: it says what to do
+        raise
     except Exception as error:  # Orbax raises exceptions of no class of its own
         if coordination.is_loss_of_a_process(error):
             raise

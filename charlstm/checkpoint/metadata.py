@@ -11,6 +11,7 @@ from charlstm.checkpoint.failures import DamagedCheckpoint, reading
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
+from charlstm.storage.layout import COMMIT_FILE
 
 # Raise it when a reader of the present one would misread what is written. Checkpoints from before
 # there was a version are of version 1. Version 2 has digests of all files.
@@ -75,7 +76,7 @@ class Metadata:
 
 def metadata_file(folder: Path) -> Path:
     """Returns the path of the JSON part of the checkpoint in `folder`."""
-    return folder / "metadata" / "metadata"
+    return folder / COMMIT_FILE
 
 
 def encoded(metadata: Metadata) -> str:

@@ -1,7 +1,6 @@
 """Finds checkpoints, and reads models from them."""
 
 import math
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +19,10 @@ from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
 from charlstm.model.parameters import Params, abstract_params
 from charlstm.runtime.targets import Target
+from charlstm.storage import paths
+from charlstm.storage.layout import CHECKPOINTS
 
-FOLDER = "checkpoints"
+FOLDER = CHECKPOINTS
 MODEL_ITEMS = ("params", "average")
 
 AnyModel = TypeVar("AnyModel", bound=LanguageModel)
@@ -38,17 +39,19 @@ def resolve(path: str | Path) -> Path:
       DamagedCheckpoint: the path is a checkpoint that is damaged.
       UserError: there is no checkpoint, or none is whole.
     """
-    given = Path(os.path.expanduser(path)).absolute()
-    if not given.exists():
-        raise UserError(f"no such checkpoint or run folder: {path}")
-    if (given / "params").is_dir() or (given / "metadata").is_dir():
-        check(given, MODEL_ITEMS)
-        return given
-    folder = given / FOLDER if (given / FOLDER).is_dir() else given
     while True:
+        given = paths.local(path).absolute()
+        if not given.exists():
+            raise UserError(f"no such checkpoint or run folder: {path}")
+        if (given / "params").is_dir() or (given / "metadata").is_dir():
+            paths.fetch(given, MODEL_ITEMS)
+            check(given, MODEL_ITEMS)
+            return given
+        folder = given / FOLDER if (given / FOLDER).is_dir() else given
         damaged: list[DamagedCheckpoint] = []
         steps = best_first(saved_steps(folder))
         for step in steps:
+            paths.fetch(step, MODEL_ITEMS)
             try:
                 check(step, MODEL_ITEMS)
             except DamagedCheckpoint as error:

@@ -4,6 +4,9 @@ Everything of a checkpoint is written into a hidden folder first, and has reache
 digests before a rename makes it a checkpoint. A checkpoint that is deleted is renamed first. So
 whoever looks sees whole checkpoints only, also after a loss of power. Which ones are kept follows
 from what is on the disk, whatever was restarted.
+
+A run folder in an object store has a copy in every process. Each process writes its own part of a
+checkpoint there, and sends it; process 0 then commits the whole.
 """
 
 import dataclasses
@@ -15,15 +18,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
 from absl import logging
 
 from charlstm.checkpoint import digests
 from charlstm.checkpoint.failures import DamagedCheckpoint, none_is_whole, reading, writing
+from charlstm.checkpoint.items import items_of
 from charlstm.checkpoint.metadata import Metadata, encoded, metadata_file, read_metadata
+from charlstm.checkpoint.parts import Parts
 from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file, sync
+from charlstm.storage import paths
 
 
 class Checkpoints:
@@ -39,12 +44,16 @@ class Checkpoints:
     def __init__(self, run: Path, keep_last: int, keep_every: int, beside: Sequence[Path] = ()):
         self._folder = run.absolute() / FOLDER
         self._keep_last, self._keep_every, self._beside = keep_last, keep_every, beside
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._is_shared = paths.is_shared(self._folder)  # by all processes
+        self._writes = coordination.is_first() or not self._is_shared  # files that it sees
+        self._items, self._parts = items_of(self._is_shared), Parts()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
-        if coordination.is_first():
+        if self._writes:
             self._clear(".*")
             self._clear("*.orbax-checkpoint-tmp*")  # of format 1
+        if coordination.is_first():
+            paths.clear_torn(self._folder)
 
     def newest(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole; None if there is none.
@@ -60,6 +69,7 @@ class Checkpoints:
     def _choose(self) -> str:
         damaged: list[DamagedCheckpoint] = []
         for step in saved_steps(self._folder):
+            paths.fetch(step)
             try:
                 check(step)
             except DamagedCheckpoint as error:
@@ -82,6 +92,7 @@ class Checkpoints:
             aside, number = step.with_name(f"{step.name}.damaged{number}"), number + 1
         with writing(self._folder):
             step.rename(aside)
+            paths.moved(step, aside)
         return aside
 
     def save(self, step: int, items: Mapping[str, Any], metadata: Metadata) -> None:
@@ -98,34 +109,44 @@ class Checkpoints:
         self.wait()
         draft = self._folder / f".{step}.saving"
         with writing(self._folder):
-            self._checkpointer.save(
-                draft,
-                args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(item) for name, item in items.items()}
-                ),
-            )
+            self._items.save(draft, items)
         self._saving = self._thread.submit(self._finish, step, draft, metadata)
 
     def _finish(self, step: int, draft: Path, metadata: Metadata) -> None:
-        """Makes a checkpoint of what was written to a hidden folder, in process 0."""
+        """Makes a checkpoint of what was written to a hidden folder."""
         try:
-            self._checkpointer.wait_until_finished()
-            if not coordination.is_first():
+            self._items.wait()
+            if not self._writes:
                 return
-            metadata = dataclasses.replace(metadata, digests=digests.seal(draft))
-            metadata_file(draft).parent.mkdir()
-            replace_file(metadata_file(draft), encoded(metadata))
-            sync(draft)
-            for path in self._beside:
-                if path.exists():
-                    sync(path)
-            os.replace(draft, self._folder / str(step))
+            sealed = digests.seal(draft)
+            found, own = (sealed, {}) if self._is_shared else self._parts.exchange(sealed)
+            if coordination.is_first():
+                metadata_file(draft).parent.mkdir()
+                metadata = dataclasses.replace(metadata, digests=found)
+                replace_file(metadata_file(draft), encoded(metadata))
+                sync(draft)
+                for path in self._beside:
+                    if path.exists():
+                        sync(path)
+            checkpoint = self._folder / str(step)
+            os.replace(draft, checkpoint)
             sync(self._folder)
-            self._prune()
+            if not self._is_shared:
+                self._send(checkpoint, own)
+            if coordination.is_first():
+                self._prune()
         except BaseException:
-            if coordination.is_first():  # make room for another try
+            if self._writes:  # make room for another try
                 self._clear(f".{step}.saving*")
             raise
+
+    def _send(self, checkpoint: Path, own: Mapping[str, str]) -> None:
+        """Sends this process's files of a checkpoint, and commits it when all have been sent."""
+        paths.send_part(checkpoint, own)
+        self._parts.wait_until_sent()
+        if coordination.is_first():
+            paths.commit(checkpoint)
+        paths.thin(checkpoint)
 
     def _prune(self) -> None:
         """Deletes what need not be kept: not among the newest, not the best, not for good.
@@ -140,6 +161,7 @@ class Checkpoints:
         kept |= {step for step in steps if scores[step] == -math.inf}
         kept |= set([step for step in scores if math.isfinite(scores[step])][:1])
         for step in set(steps) - kept:
+            paths.withdraw(step)
             step.rename(step.with_name(f".{step.name}.deleted"))
         self._clear(".*.deleted")
 
@@ -168,16 +190,17 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged or holds other shapes.
         """
-        args = ocp.args.Composite(
-            **{name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
-        )
         folder = self._folder / str(step)
-        restored = reading(folder, lambda: self._checkpointer.restore(folder, args=args))
-        return {name: restored[name] for name in abstract}
+        paths.fetch(folder)
+        restored = reading(folder, lambda: self._items.restore(folder, abstract))
+        paths.thin(folder)
+        return restored
 
     def metadata(self, step: int) -> Metadata:
         """Reads the JSON part of the checkpoint at `step`, without its arrays."""
-        return read_metadata(self._folder / str(step))
+        folder = self._folder / str(step)
+        paths.fetch(folder, ())
+        return read_metadata(folder)
 
     def add_metrics(self, step: int, metrics: dict[str, float], diagnosis: dict[str, Any]) -> None:
         """Adds the validation to a checkpoint that was saved without; in process 0.
@@ -195,6 +218,7 @@ class Checkpoints:
         metadata = dataclasses.replace(metadata, metrics=metrics, clock=clock)
         with writing(self._folder):
             replace_file(metadata_file(self._folder / str(step)), encoded(metadata))
+            paths.commit(self._folder / str(step))
             self._prune()
 
     def close(self) -> None:
@@ -203,4 +227,4 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
-            self._checkpointer.close()
+            self._items.close()

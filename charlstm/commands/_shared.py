@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from charlstm.errors import UserError
+from charlstm.storage import paths
 
 FIELD_PREFIX = "--config."
 
@@ -23,10 +24,10 @@ def page_to_write(output: str) -> Path:
     Raises:
       UserError: its folder does not exist.
     """
-    path = Path(output)
-    if not path.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {path.parent}; make it first")
-    return path
+    try:
+        return paths.local_file(output)
+    except UserError as error:
+        raise UserError(f"--output={error}") from error
 
 
 def no_more_arguments(argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from charlstm.data.ngrams import NgramLevel, cached_ngram_levels, order_name
 from charlstm.data.recorded import open_recorded
 from charlstm.errors import UserError
 from charlstm.runtime.names import printable
+from charlstm.storage import paths
 
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Text to evaluate; if not given, the one that the model was trained on."
@@ -92,7 +93,7 @@ class Result:
         """Returns plain JSON values."""
         static = self.scores[STATIC]
         found = {
-            "checkpoint": str(self.checkpoint),
+            "checkpoint": paths.shown(self.checkpoint),
             "corpus": self.corpus,
             "split": self.split,
             **static.to_json(),
@@ -109,7 +110,8 @@ class Result:
     def lines(self) -> Iterator[str]:
         """Yields lines for people to read."""
         num_bytes = self.scores[STATIC].score.num_bytes
-        yield f"{self.corpus}, {self.split}: {num_bytes:,} bytes, checkpoint {self.checkpoint}"
+        checkpoint = paths.shown(self.checkpoint)
+        yield f"{self.corpus}, {self.split}: {num_bytes:,} bytes, checkpoint {checkpoint}"
         yield f"{'':<26}{'bits/byte':>10}{'nats':>8}{'accuracy':>10}"
         rows: list[tuple[str, Any]] = []
         for name, scored in self.scores.items():

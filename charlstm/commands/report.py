@@ -15,6 +15,7 @@ from absl import flags, logging
 
 from charlstm.commands import _flags, _shared
 from charlstm.errors import UserError
+from charlstm.storage import paths
 
 _OUTPUT = _flags.define_path(
     "output", None, "The page to write; RUN/report.html if not given, of several runs report.html."
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     runs = [_flags.expanded(path) for path in argv[1:]]
     if not runs:
         raise UserError("no run is named: charlstm report RUN, such as runs/quickstart")
-    default = Path(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
+    default = paths.local(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
     output = _shared.page_to_write(_OUTPUT.value) if _OUTPUT.value else default
     from charlstm.report import watch
     from charlstm.report.runs import readers

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         return
     signals = SignalHandler()
     name = Path(_CONFIG.value).stem
-    workdir = Path(_WORKDIR.value or f"runs/{name}")
+    workdir = _WORKDIR.value or f"runs/{name}"
     # jax is loaded only once the flags are known good.
     from charlstm.runtime import distributed
     from charlstm.training.goodput import process_began

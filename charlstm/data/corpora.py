@@ -6,12 +6,16 @@ A corpus is given as one of
   book.txt         a file; unpacked if it is compressed or an archive (see `packed.py`)
   books/           a folder: the text files below it (see `folders.py`), joined in order of paths
   'books/*.txt'    a glob pattern (`**` spans folders): its files, joined in sorted order
+  gs://BUCKET/…    an object, a folder or a pattern in an object store, also s3://, or a file of a
+                   web server, https://…: fetched once, then read like files of that name
   -                standard input
 
 A registered name takes precedence over a file of that name; `./shakespeare` opens the file. `~` is
 the home folder.
 """
 
+import contextlib
+import dataclasses
 import difflib
 import errno
 import glob
@@ -26,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from charlstm.data import folders, mapped, packed
+from charlstm.data import folders, mapped, objects, packed
 from charlstm.data.cache import Digest, chunks_of, store
 from charlstm.data.failures import reading
 from charlstm.data.fetch import FetchError, fetched
@@ -36,6 +40,8 @@ from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
 from charlstm.runtime.names import printable
+from charlstm.storage.paths import absolute as absolute_address
+from charlstm.storage.paths import is_address
 
 STANDARD_INPUT = "-"
 
@@ -88,6 +94,8 @@ def open_corpus(spec: str, sha256: str | None = None) -> Source:
         return _open_stream("standard input", _standard_input())
     if not spec:
         raise _unknown(spec)
+    if is_address(spec):
+        return _open_objects(absolute_address(spec))
     path = Path(os.path.expanduser(spec))
     absolute = str(path.absolute())
     tally = Tally()
@@ -161,6 +169,25 @@ def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
             f"({error}): try again later, or give a text of your own with --corpus=PATH"
         ) from error
     return _open_file(corpus.path, corpus.name, corpus.source, corpus.license)
+
+
+def _open_objects(address: str) -> Source:
+    """Opens what an address stands for, from the cache if it was read before."""
+    found = objects.find(address)
+    kept = cache_folder() / "digests" / found.key
+    with contextlib.suppress(OSError, ValueError):
+        copy = open_copy(bytes.fromhex(kept.read_text()).hex(), address)
+        if copy is not None:
+            return dataclasses.replace(copy, source=address, path=address)
+    with objects.fetched(found) as folder:
+        tally, is_named = Tally(), found.is_named
+        files = [folder / name for name in found.sizes]
+        if not is_named:
+            files = folders.files_below(folder, tally)
+        chunks = _joined(address, files, tally, is_named)
+        copy = _open_copy(address, chunks, address)
+        store([copy.sha256.encode()], lambda _: kept)
+    return copy
 
 
 def _copy_of(sha256: str) -> Path:

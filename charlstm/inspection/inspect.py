@@ -12,6 +12,7 @@ from charlstm.errors import UserError
 from charlstm.inspection import page, properties, recording, scoring
 from charlstm.model.language_model import LanguageModel
 from charlstm.pages import html
+from charlstm.storage import paths
 
 
 def inspect(
@@ -62,7 +63,7 @@ def inspect(
     run = folder.parent.parent if folder.parent.name == FOLDER else folder
     subject = page.Subject(
         name=run.name,
-        checkpoint=str(folder),
+        checkpoint=paths.shown(folder),
         step=int(folder.name) if folder.name.isdigit() else 0,
         corpus=source.name,
         corpus_bytes=len(source.data),

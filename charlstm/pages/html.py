@@ -20,6 +20,7 @@ from markupsafe import Markup
 from charlstm.errors import UserError
 from charlstm.runtime.files import replace_file
 from charlstm.runtime.names import printable
+from charlstm.storage import paths
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -67,6 +68,7 @@ def write(path: Path, page: str) -> None:
     """
     try:
         replace_file(path, printable(page))
+        paths.send(path)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror}): choose another --output=FILE.html"

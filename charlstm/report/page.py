@@ -14,6 +14,7 @@ from charlstm.pages import html
 from charlstm.report.curves import X_TITLES, all_curves
 from charlstm.report.runs import Run, ngram_levels
 from charlstm.sampling.text import printable
+from charlstm.storage import paths
 from charlstm.training.metrics_file import is_number
 
 SCRIPTS = ("report.js",)
@@ -52,7 +53,7 @@ def _summary(run: Run, output: Path, most_samples: int) -> dict[str, Any]:
     num_parameters = run.about.get("num_parameters")
     return {
         "name": run.name,
-        "folder": str(run.folder),
+        "folder": paths.shown(run.folder),
         "state": _state(run),
         "share": min(1.0, run.step / max(1, run.num_updates)),
         "step": run.step,

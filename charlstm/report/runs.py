@@ -14,6 +14,7 @@ from typing import Any
 
 from charlstm.data.ngrams import NgramLevel
 from charlstm.errors import UserError
+from charlstm.storage import paths
 from charlstm.training import metrics_file
 from charlstm.training.metrics_file import is_figures, is_number
 
@@ -151,6 +152,7 @@ class RunReader:
 
     def exists(self) -> bool:
         """Returns True if the run has begun."""
+        paths.refresh(self._folder)
         return (self._folder / "config.json").is_file()
 
     def read(self) -> Run:
@@ -159,6 +161,7 @@ class RunReader:
         Raises:
           UserError: the folder is not a run folder.
         """
+        paths.refresh(self._folder)
         config = self._config()
         lines = self._tail.lines()
         return Run(
@@ -206,13 +209,13 @@ class RunReader:
         return sorted(found)
 
 
-def readers(paths: list[str]) -> list[RunReader]:
+def readers(runs: list[str]) -> list[RunReader]:
     """Makes a reader for each run folder, with short names that tell the runs apart.
 
     Raises:
       UserError: one of them is a file, or named twice.
     """
-    folders = [Path(path) for path in paths]
+    folders = [paths.local(run) for run in runs]
     for folder in folders:
         if folder.exists() and not folder.is_dir():
             raise UserError(
@@ -221,7 +224,7 @@ def readers(paths: list[str]) -> list[RunReader]:
             )
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
+        names = [paths.shown(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise UserError("a run is named twice: name each run once")
     return [RunReader(folder, name) for folder, name in zip(folders, names, strict=True)]

@@ -31,7 +31,8 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def _num_processes() -> int:
+def num_processes() -> int:
+    """Returns how many processes train together."""
     from jax._src import distributed
 
     return distributed.global_state.num_processes
@@ -39,7 +40,7 @@ def _num_processes() -> int:
 
 def is_single_process() -> bool:
     """Returns True if there is one process only."""
-    return _client() is None or _num_processes() == 1
+    return _client() is None or num_processes() == 1
 
 
 def is_first() -> bool:
@@ -136,7 +137,7 @@ def abort(reason: str) -> None:
     """Ends this process at once, with exit code 1, because another process is gone."""
     sys.stdout.flush()
     print(
-        f"charlstm: process {jax.process_index()} of {_num_processes()} lost the others: one of "
+        f"charlstm: process {jax.process_index()} of {num_processes()} lost the others: one of "
         f"them has died, see what it wrote last ({reason}); the same command goes on from the last "
         "checkpoint",
         file=sys.stderr,

@@ -1,7 +1,6 @@
 """Resuming a run, or starting from another one: what must be the same, and what is taken along."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ import numpy as np
 from absl import logging
 
 from charlstm.checkpoint.metadata import Metadata, read_metadata
-from charlstm.checkpoint.reading import read_params, resolve
+from charlstm.checkpoint.reading import MODEL_ITEMS, read_params, resolve
 from charlstm.config import Config, OptimizerConfig
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.errors import UserError
 from charlstm.model.parameters import Params
 from charlstm.model.size import within_budget
 from charlstm.runtime import coordination, meshes
+from charlstm.storage import paths
 from charlstm.training.optimizer import make_optimizer
 from charlstm.training.train_state import TrainState, keys
 
@@ -109,7 +109,9 @@ def read_weights(
     source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
 ) -> Params:
     """Reads the weights of another run, if they fit this one."""
-    folder = Path(coordination.broadcast(lambda: str(resolve(source))))
+    # Each process that has a copy fetches into its own.
+    folder = paths.local(coordination.broadcast(lambda: paths.shown(resolve(source))))
+    paths.fetch(folder, MODEL_ITEMS)
     metadata = read_metadata(folder)
     wanted, found = config.model, metadata.config.model
     for name in ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections"):
@@ -129,7 +131,7 @@ def read_weights(
 
 def absolute(init_from: str | Path) -> str:
     """Returns the path of a run that weights come from as a checkpoint records it."""
-    return str(Path(os.path.expanduser(init_from)).absolute())
+    return paths.absolute(init_from)
 
 
 def require_same_start(folder: Path, init_from: str | Path, recorded: str | None) -> None:

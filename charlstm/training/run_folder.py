@@ -17,6 +17,7 @@ from absl import logging
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file
+from charlstm.storage import paths
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 SECONDS_UNTIL_LOCK_IS_FREE = 10  # a job that was started again may find its predecessor ending
@@ -52,12 +53,15 @@ def open_run_folder(folder: Path) -> Iterator[None]:
     if trouble:
         raise UserError(trouble)
     try:
-        _wait_until_seen(folder)
+        _see(folder)
         yield
     finally:
-        if coordination.is_first():
-            (folder / HOLDER_FILE).unlink(missing_ok=True)
-        lock.release()
+        try:
+            if coordination.is_first():
+                (folder / HOLDER_FILE).unlink(missing_ok=True)
+                paths.release(folder)
+        finally:
+            lock.release()
 
 
 def _take(lock: filelock.BaseFileLock, folder: Path) -> str:
@@ -78,6 +82,10 @@ def _take(lock: filelock.BaseFileLock, folder: Path) -> str:
     since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     holder = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
     write_json(folder / HOLDER_FILE, holder)
+    try:
+        paths.hold(folder)
+    except UserError as error:
+        return str(error)
     return ""
 
 
@@ -89,7 +97,10 @@ def _holder(folder: Path) -> str:
         return "who it is cannot be read"
 
 
-def _wait_until_seen(folder: Path) -> None:
+def _see(folder: Path) -> None:
+    """Returns when this process sees the run folder, or has a copy of its own."""
+    if not paths.is_shared(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + SECONDS_UNTIL_FOLDER_IS_SEEN
     while not folder.is_dir():
         if time.monotonic() > until:

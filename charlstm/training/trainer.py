@@ -1,6 +1,5 @@
 """The training loop: dispatches, and between them hooks."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import jax
 from absl import logging
 
 from charlstm.config import Config
+from charlstm.storage import paths
 from charlstm.text_model import Model
 from charlstm.training.control import Stop
 from charlstm.training.hooks import Hook, UserHook, all_hooks
@@ -51,7 +51,7 @@ def train(
       Preempted: `stop` asked for the end, and the run has been saved.
     """
     every_hook = all_hooks(config.training, hooks)
-    workdir = Path(os.path.expanduser(workdir))
+    workdir = paths.local(workdir)
     with Run.open(config, workdir, init_from=init_from, stop_after=stop_after, began=began) as run:
         if run.is_finished:
             num_updates = run.config.training.num_updates

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from charlstm.errors import UserError
 from charlstm.runtime import coordination
 from charlstm.sampling.text import printable
+from charlstm.storage import paths
 from charlstm.training.metrics_file import MetricsFile, is_figures, plain
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -76,6 +77,7 @@ class Writers:
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `Writer`; numbers may be those of NumPy and JAX, and need not be finite."""
+        paths.require_reachable(self._run)
         with self._errors():
             for writer in self._writers:
                 writer.write(plain(values))

@@ -1,0 +1,160 @@
+"""Fetches the objects of a text from an object store, or a file from a web server.
+
+They come into the cache folder in pieces, so a fetch that was cut off goes on where it ended. Which
+objects they were, in which version, is told by a key; so a text is read once on each machine.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import filelock
+from absl import logging
+from tqdm import tqdm
+
+from charlstm.errors import UserError
+from charlstm.runtime.files import cache_folder
+
+PIECE_BYTES = 2**23
+SCHEMES = "gs", "gcs", "s3", "s3a", "http", "https"
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """What an address stands for.
+
+    Attributes:
+      base: the address of the folder that all objects are in.
+      pattern: what the names match that are meant, relative to `base`: a name, or a glob pattern;
+        empty for all.
+      sizes: of the objects, in bytes, by name relative to `base`, in order of the names.
+      key: a hex digest of the address and of the objects' names and versions.
+    """
+
+    base: str
+    pattern: str
+    sizes: Mapping[str, int]
+    key: str
+
+    @property
+    def is_named(self) -> bool:
+        """True if the objects are named, one by one or by a pattern; False for a folder."""
+        return self.pattern in self.sizes or glob.has_magic(self.pattern)
+
+
+def find(address: str) -> Objects:
+    """Returns the objects that an address stands for.
+
+    Args:
+      address: of an object, of a folder, or with a glob pattern in its path.
+
+    Raises:
+      UserError: there are none, or the store cannot be reached.
+    """
+    from charlstm.storage.store import Store
+
+    scheme, _, place = address.partition("://")
+    if scheme not in SCHEMES:
+        raise UserError(
+            f"{address}: no text is read from a {scheme}:// address: give one of "
+            f"{', '.join(f'{name}://' for name in SCHEMES)}, or copy it to a file"
+        )
+    parts = place.split("/")
+    magic = [number for number, part in enumerate(parts) if glob.has_magic(part)]
+    if scheme in ("http", "https"):  # of which no folder can be listed
+        magic = []
+    depth = magic[0] if magic else max(1, len(parts) - 1)
+    base, pattern = f"{scheme}://{'/'.join(parts[:depth])}", "/".join(parts[depth:])
+    store = Store(base)
+    found = store.find_one(pattern) if pattern and not magic else {}
+    found = found or store.find("" if magic else pattern)
+    if magic:
+        regex = re.compile(glob_regex(pattern))
+        found = {name: entry for name, entry in found.items() if regex.fullmatch(name)}
+    if not found:
+        raise UserError(f"no object matches {address}: check the bucket, the names and the pattern")
+    for name in found:
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise UserError(f"{base}/{name}: an object of this name has no place in a folder")
+    named = sorted((name, entry.size, entry.version) for name, entry in found.items())
+    key = hashlib.sha256(json.dumps([address, named]).encode()).hexdigest()
+    return Objects(base, pattern, {name: size for name, size, _ in named}, key)
+
+
+def glob_regex(pattern: str) -> str:
+    """Returns the regular expression of a glob pattern over names with slashes.
+
+    `*`, `?` and `[…]` stay in one folder, as `glob` has it, and `**` spans folders.
+    """
+    found = ""
+    for part in pattern.split("/"):
+        if part == "**":
+            found += "(?:[^/]+/)*"
+            continue
+        for token in re.findall(r"\[!?[^\]]+\]|.", part, re.DOTALL):
+            if token == "*":
+                found += "[^/]*"
+            elif token == "?":
+                found += "[^/]"
+            elif len(token) > 1:
+                inner = token[1:-1].replace("\\", r"\\")
+                found += f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+            else:
+                found += re.escape(token)
+        found += "/"
+    return found.removesuffix("/") if not pattern.endswith("**") else f"{found}[^/]+"
+
+
+@contextlib.contextmanager
+def fetched(objects: Objects) -> Iterator[Path]:
+    """Gives a folder with the objects in it, which is deleted when the context ends well.
+
+    Raises:
+      UserError: they cannot be fetched, or the cache folder has no room.
+    """
+    folder = cache_folder() / "objects" / objects.key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            _fetch(objects, folder)
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot fetch {objects.base} to {folder.parent} ({error.strerror or error}): free "
+            "space or get access to it, or set XDG_CACHE_HOME to another folder"
+        ) from error
+
+
+def _fetch(objects: Objects, folder: Path) -> None:
+    from charlstm.storage.store import Store, in_parallel
+
+    store = Store(objects.base)
+    total = sum(objects.sizes.values())
+    number = len(objects.sizes)
+    logging.info("fetching %d object(s), %s bytes, from %s", number, f"{total:,}", objects.base)
+
+    with tqdm(total=total, desc="fetching", unit="B", unit_scale=True, disable=None) as bar:
+
+        def fetch(name: str) -> None:
+            path = folder / name
+            size = objects.sizes[name]
+            if path.is_file():
+                bar.update(size)
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            with part.open("ab") as file:
+                bar.update(file.tell())
+                for piece in store.pieces(name, file.tell(), size, PIECE_BYTES):
+                    file.write(piece)
+                    bar.update(len(piece))
+            part.rename(path)
+
+        in_parallel(fetch, objects.sizes)

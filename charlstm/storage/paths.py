@@ -1,0 +1,201 @@
+"""Local paths for whatever a user names; what is in an object store has its copy here.
+
+This is the one place that knows whether a path is an address. For a folder that is no copy the
+functions below do nothing, or what a file system does anyway.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlstm.errors import UserError
+from charlstm.storage.layout import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from charlstm.storage.copies import Copy
+
+# An address, also one that was made a `Path`, which keeps a single slash.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+([^/].*)", re.DOTALL)
+_RUN_SCHEMES = "gs", "gcs", "s3", "s3a"
+_IN_RUN = re.compile(rf"(.+)/({CHECKPOINTS}(?:/\d+)?)")
+
+_copies: dict[str, "Copy"] = {}  # by address; of this process
+
+
+def is_address(path: str | Path) -> bool:
+    """Returns True if a path names something in an object store, or elsewhere in the network."""
+    return _ADDRESS.fullmatch(os.fspath(path)) is not None
+
+
+def absolute(path: str | Path) -> str:
+    """Returns an address as it is, and a path from the root, with `~` expanded."""
+    found = _ADDRESS.fullmatch(os.fspath(path))
+    if found:
+        return f"{found[1]}://{found[2].rstrip('/')}"
+    return str(Path(os.path.expanduser(path)).absolute())
+
+
+def local(path: str | Path, *, refreshed: bool = True) -> Path:
+    """Returns the local path of a file or folder; for an address that of its copy.
+
+    Args:
+      path: of a run, of a checkpoint, or of a file to write.
+      refreshed: fetch first what small files are new, see `Copy.refresh`.
+
+    Raises:
+      UserError: no run can be in such a place, or it cannot be reached.
+    """
+    if not is_address(path):
+        return Path(os.path.expanduser(path))
+    address, below = absolute(path), ""
+    scheme, _, place = address.partition("://")
+    if scheme not in _RUN_SCHEMES:
+        raise UserError(
+            f"{address}: no run can be at a {scheme}:// address: give gs://BUCKET/FOLDER, "
+            "s3://BUCKET/FOLDER, or a folder of a mounted file system"
+        )
+    if "/" not in place:
+        raise UserError(f"{address} is a whole bucket: name a folder in it, {address}/runs/mine")
+    in_run = _IN_RUN.fullmatch(address)
+    if in_run:  # of one run there is one copy
+        address, below = in_run[1], in_run[2]
+    from charlstm.storage.copies import Copy
+
+    if address not in _copies:
+        _copies[address] = Copy(address)
+    copy = _copies[address]
+    if refreshed:
+        copy.refresh()
+    return copy.folder / below
+
+
+def local_file(path: str | Path) -> Path:
+    """Returns the local path of a file that is to be written; `send` then sends it.
+
+    Raises:
+      UserError: its folder does not exist.
+    """
+    if is_address(path):
+        folder, _, name = absolute(path).rpartition("/")
+        found = local(folder, refreshed=False)
+        found.mkdir(parents=True, exist_ok=True)
+        return found / name
+    if not Path(path).parent.is_dir():
+        raise UserError(f"{path}: there is no folder {Path(path).parent}; make it first")
+    return Path(path)
+
+
+def shown(text: str | Path) -> str:
+    """Returns a path, or a text with paths in it, with the addresses of copies in their place."""
+    found = os.fspath(text)
+    for address, copy in _copies.items():
+        found = found.replace(str(copy.folder), address)
+    return found
+
+
+def is_shared(folder: Path) -> bool:
+    """Returns True if all processes of a run see one folder; False if each has a copy."""
+    return _place(folder) is None
+
+
+def hold(folder: Path) -> None:
+    """Keeps other runs out of a run folder, and begins to send what changes in its copy.
+
+    Raises:
+      UserError: another run is in it, or it cannot be written.
+    """
+    for copy, _ in _places(folder):
+        copy.hold()
+
+
+def release(folder: Path) -> None:
+    """Ends what `hold` began, when the rest has been sent."""
+    for copy, _ in _places(folder):
+        copy.release()
+
+
+def refresh(folder: Path) -> None:
+    """Fetches what small files are new in a run folder, and the metadata of its checkpoints."""
+    for copy, _ in _places(folder):
+        copy.refresh()
+
+
+def require_reachable(folder: Path) -> None:
+    """Raises `UserError` if what has changed in a run folder could not be sent for too long."""
+    for copy, _ in _places(folder):
+        copy.require_reachable()
+
+
+def send(path: Path) -> None:
+    """Sends a file now."""
+    for copy, name in _places(path):
+        copy.send({name: path})
+
+
+def fetch(checkpoint: Path, items: Collection[str] | None = None) -> None:
+    """Fetches a checkpoint; it is gone afterwards if it is gone from the store.
+
+    Args:
+      checkpoint: its folder.
+      items: the names of its items; None for all.
+    """
+    for copy, name in _places(checkpoint):
+        copy.fetch(name, items)
+
+
+def thin(checkpoint: Path) -> None:
+    """Deletes the arrays of a checkpoint from this machine, if they are in a store."""
+    for copy, name in _places(checkpoint):
+        copy.thin(name)
+
+
+def send_part(checkpoint: Path, names: Collection[str]) -> None:
+    """Sends files of a checkpoint that is not committed yet, by their names in its folder."""
+    for copy, step in _places(checkpoint):
+        copy.send({f"{step}/{name}": checkpoint / name for name in names})
+
+
+def moved(checkpoint: Path, aside: Path) -> None:
+    """Does in the store what was done here: a damaged checkpoint has got another name."""
+    for copy, step in _places(checkpoint):
+        copy.send_below(aside)
+        copy.withdraw(step)
+
+
+def commit(checkpoint: Path) -> None:
+    """Sends what else has changed in the run folder, then the file that makes a checkpoint whole.
+
+    Raises:
+      UserError: another run has taken the run folder over, or the store cannot be reached.
+    """
+    for copy, step in _places(checkpoint):
+        copy.commit(step)
+
+
+def withdraw(checkpoint: Path) -> None:
+    """Deletes a checkpoint from the store."""
+    for copy, step in _places(checkpoint):
+        copy.withdraw(step)
+
+
+def clear_torn(folder: Path) -> None:
+    """Deletes what is left in the store of checkpoints in a folder that were never committed."""
+    for copy, name in _places(folder):
+        copy.clear_torn(name)
+
+
+def _place(path: Path) -> tuple["Copy", str] | None:
+    """Returns the copy that a path is in, and its name there; None if it is in none."""
+    for copy in _copies.values():
+        with contextlib.suppress(ValueError):
+            name = path.relative_to(copy.folder).as_posix()
+            return copy, "" if name == "." else name
+    return None
+
+
+def _places(path: Path) -> list[tuple["Copy", str]]:
+    found = _place(path)
+    return [] if found is None else [found]
