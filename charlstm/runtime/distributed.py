@@ -50,9 +50,10 @@ def initialize(
     """Joins this process to the others that its environment names; before the first array.
 
     In this order: what is initialised already (by Ray, say) is left as it is; `NUM_PROCESSES` with
-    `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place, and so does `JAX_NUM_PROCESSES` with
-    `JAX_PROCESS_ID`; SLURM, Open MPI and Cloud TPU are detected by JAX; else this process is alone,
-    and opens no port. An environment that speaks of several processes in another way is refused.
+    `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place, and so does Kubeflow's
+    `JAX_NUM_PROCESSES` with `JAX_PROCESS_ID`; SLURM, Open MPI and Cloud TPU are detected by JAX;
+    else this process is alone, and opens no port. An environment that speaks of several processes
+    in another way is refused.
 
     Args:
       initialization_timeout: seconds to wait for the others.
