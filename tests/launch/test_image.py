@@ -84,6 +84,12 @@ def test_the_labels_say_what_the_project_says(dockerfile):
     assert said["licenses"] == project["license"]
 
 
+def test_the_extras_are_ones_that_the_project_has(dockerfile):
+    (extras,) = (rest for rest in arguments(dockerfile, "ARG") if rest.startswith("EXTRAS="))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert set(extras.removeprefix("EXTRAS=").split(",")) <= set(project["optional-dependencies"])
+
+
 def test_the_build_is_sent_what_it_copies_and_nothing_else(dockerfile):
     everything, *lines = [
         line
