@@ -22,10 +22,16 @@ HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process is taken for 
 EXIT_BAD_INPUT = 2
 SHUTDOWN_TIMEOUT = 60  # seconds to wait for the other processes at the end
 
+# The number of processes and this one's place among them, as launchers name them; the first that is
+# set counts.
+_EXPLICIT = (
+    ("NUM_PROCESSES", "PROCESS_ID"),
+    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),  # Kubeflow
+)
+
 # Other variables by which launchers tell a process that it is one of several: a number above 1, a
 # list of several names, and what nobody sets for a process that is alone.
 _OTHER_COUNTS = (
-    "JAX_NUM_PROCESSES",  # Kubeflow
     "WORLD_SIZE",  # torchrun
     "PMI_SIZE",  # MPICH, Intel MPI
     "MV2_COMM_WORLD_SIZE",  # MVAPICH
@@ -44,9 +50,10 @@ def initialize(
     """Joins this process to the others that its environment names; before the first array.
 
     In this order: what is initialised already (by Ray, say) is left as it is; `NUM_PROCESSES` with
-    `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place; SLURM, Open MPI and Cloud TPU are
-    detected by JAX; else this process is alone, and opens no port. An environment that speaks of
-    several processes in another way is refused.
+    `PROCESS_ID` and `JAX_COORDINATOR_ADDRESS` states the place, and so does Kubeflow's
+    `JAX_NUM_PROCESSES` with `JAX_PROCESS_ID`; SLURM, Open MPI and Cloud TPU are detected by JAX;
+    else this process is alone, and opens no port. An environment that speaks of several processes
+    in another way is refused.
 
     Args:
       initialization_timeout: seconds to wait for the others.
@@ -96,8 +103,9 @@ def initialize(
 
 def _expected_processes(environment: Mapping[str, str]) -> int | None:
     """Returns how many processes the environment asks for; None if it does not say."""
-    if "NUM_PROCESSES" in environment:
-        return _number("NUM_PROCESSES", environment, 1)
+    for count, _ in _EXPLICIT:
+        if count in environment:
+            return _number(count, environment, 1)
     if _in_slurm(environment):
         return _number("SLURM_NTASKS", environment, 1)
     if "OMPI_COMM_WORLD_SIZE" in environment:
@@ -107,25 +115,9 @@ def _expected_processes(environment: Mapping[str, str]) -> int | None:
 
 def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Returns the arguments of `jax.distributed.initialize`; None for a single process."""
-    if "NUM_PROCESSES" in environment:
-        count = _number("NUM_PROCESSES", environment, 1)
-        if count == 1:
-            return None
-        process = _number("PROCESS_ID", environment, 0)
-        if process >= count:
-            raise UserError(f"PROCESS_ID={process} must be below NUM_PROCESSES={count}")
-        address = environment.get("JAX_COORDINATOR_ADDRESS", "")
-        if not address.rpartition(":")[2].isdecimal():
-            raise UserError(
-                f"NUM_PROCESSES={count} needs JAX_COORDINATOR_ADDRESS=HOST:PORT, the same for all, "
-                f"HOST being that of process 0; it is {address!r}"
-            )
-        return {
-            "coordinator_address": address,
-            "num_processes": count,
-            "process_id": process,
-            "cluster_detection_method": "deactivate",  # or SLURM would still choose the devices
-        }
+    for count, process in _EXPLICIT:
+        if count in environment:
+            return _explicit_place(count, process, environment)
     if _in_slurm(environment):
         return None if environment["SLURM_NTASKS"] == "1" else {}
     if "OMPI_COMM_WORLD_SIZE" in environment:
@@ -142,13 +134,35 @@ def _place(environment: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
+def _explicit_place(
+    count_name: str, process_name: str, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Returns `_place` as two variables and the coordinator's address state it."""
+    count = _number(count_name, environment, 1)
+    if count == 1:
+        return None
+    process = _number(process_name, environment, 0)
+    if process >= count:
+        raise UserError(f"{process_name}={process} must be below {count_name}={count}")
+    address = environment.get("JAX_COORDINATOR_ADDRESS", "")
+    if not address.rpartition(":")[2].isdecimal():
+        raise UserError(
+            f"{count_name}={count} needs JAX_COORDINATOR_ADDRESS=HOST:PORT, the same for all, "
+            f"HOST being that of process 0; it is {address!r}"
+        )
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": process,
+        "cluster_detection_method": "deactivate",  # or SLURM would still choose the devices
+    }
+
+
 def _require_alone(environment: Mapping[str, str]) -> None:
     """Raises `UserError` if the environment says that this process is one of several.
 
     It would train alone, and so would the others, all of them into one run folder.
     """
-    if environment.get("JAX_NUM_PROCESSES") == "1":
-        return
     found = [name for name in _OTHER_COUNTS if _is_several(environment.get(name, ""))]
     found += [name for name in _OTHER_LISTS if "," in environment.get(name, "")]
     found += [name for name in _OTHER_PLACES if environment.get(name)]

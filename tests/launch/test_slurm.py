@@ -1,6 +1,7 @@
 """launch/slurm.sbatch, as it is, on a real cluster of two nodes."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import pytest
 import slurm_cluster
 from launched_runs import (
     LAUNCH,
+    NUM_UPDATES,
     SAVE_EVERY,
     final_parameters,
     last_logged_step,
@@ -42,6 +44,10 @@ class Job:
     def log(self):
         return self._log.read_text() if self._log.exists() else ""
 
+    def ranks(self):
+        """Its Python processes, by rank."""
+        return self.slurm.ranks(self.number)
+
     def wait_for_update(self, step):
         """Waits until the run has made an update beyond `step`."""
         wait_until(
@@ -57,7 +63,7 @@ class Job:
         However fast they are, they are not done when it comes.
         """
         self.wait_for_update(0)
-        processes = [rank.process for rank in self.slurm.ranks(self.number).values()]
+        processes = [rank.process for rank in self.ranks().values()]
         for process in processes:
             os.kill(process, signal.SIGSTOP)
         try:
@@ -84,6 +90,27 @@ class Job:
         assert self.resumed_from() == [step], self.log
         assert step in checkpoints(self.run)
         assert (final_parameters(self.run) == final_parameters(uninterrupted)).all()
+
+
+@pytest.fixture
+def emptied(slurm):
+    """The cluster, from which what a failed test leaves is removed."""
+    yield slurm
+    slurm.empty()
+
+
+class ArrayTask(Job):
+    """A running task of a job array."""
+
+    def __init__(self, slurm, array, task, run, log):
+        self.slurm, self.run, self._log = slurm, run, log
+        self.number = f"{array}_{task}"
+        # Until it runs, a task may have the array's own number.
+        job = slurm.wait(self.number, "a start", lambda job: job["JobState"] == "RUNNING")
+        self.id = job["JobId"]
+
+    def ranks(self):
+        return self.slurm.ranks(self.id)
 
 
 def last_step(log):
@@ -190,6 +217,38 @@ def test_a_rank_that_fails_is_not_taken_for_one_that_saved(submit, tmp_path):
     job = ended.wait_for_end("FAILED")
     assert job["Restarts"] == "0" and job["ExitCode"] == "2:0", ended.log
     assert "task 0: Exited with exit code 75" in ended.log
+
+
+def test_the_array_of_the_readme_tries_each_combination_and_a_task_goes_on_after_a_save(
+    emptied, user, train_flags, tmp_path
+):
+    (script,) = re.findall(r"^```bash\n(.*?)^```", (LAUNCH / "README.md").read_text(), re.M | re.S)
+    # A small run, and folders of this test.
+    flags = " ".join(flag for flag in train_flags("") if not flag.startswith("--workdir"))
+    assert script.count("--config=NAME") == script.count("/shared/") == 1
+    script = script.replace("--config=NAME", flags).replace("/shared/", f"{tmp_path}/")
+    (tmp_path / "sweep.sbatch").write_text(script)
+    (tmp_path / "launch").symlink_to(LAUNCH)
+    only = ["--array=1,3", "--cpus-per-task=1", "sweep.sbatch"]
+    array = emptied.command("sbatch", "--parsable", *only, environment=user, folder=tmp_path)
+    runs = {1: tmp_path / "runs/sweep/0.002-0", 3: tmp_path / "runs/sweep/0.001-1"}
+    tasks = [
+        ArrayTask(emptied, array, task, run, tmp_path / f"sweep-{task}.log")
+        for task, run in runs.items()
+    ]
+    # The last task's job has the number of the array, which must not be taken for all tasks.
+    first, last = tasks
+    assert last.id == array != first.id
+    with last.standing_still():
+        emptied.command("scancel", "--signal=TERM", last.number)
+    for task, restarts in (first, "0"), (last, "1"):
+        assert task.wait_for_end("COMPLETED")["Restarts"] == restarts, task.log
+        assert checkpoints(task.run)[-1] == NUM_UPDATES
+    assert last.resumed_from() == [last_step(last.log)]
+    for run in runs.values():
+        config = json.loads((run / "config.json").read_text())
+        tried = f"{config['optimizer']['learning_rate']}-{config['training']['seed']}"
+        assert run.name == tried
 
 
 # Fails once rank 0 has started to wait for rank 1: on the port that JAX derives from the job.

@@ -69,6 +69,10 @@ def test_loss_curve_does_not_depend_on_what_is_split(train, alone, processes, de
         ({"NUM_PROCESSES": "2", "PROCESS_ID": "2"}, "below NUM_PROCESSES=2"),
         ({"NUM_PROCESSES": "2", "PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS=HOST:PORT"),
         ({"NUM_PROCESSES": "²"}, "NUM_PROCESSES"),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES"),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_PROCESS_ID"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "below JAX_NUM_PROCESSES=2"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS=HOST:PORT"),
         ({"OMPI_COMM_WORLD_SIZE": "two"}, "OMPI_COMM_WORLD_SIZE"),
     ],
 )
@@ -77,13 +81,15 @@ def test_an_environment_that_makes_no_sense_is_refused(environment, says):
         distributed.initialize(environment=environment)
 
 
-KUBEFLOW = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+# A coordinator and a place, and no word of how many there are.
+UNCOUNTED = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_PROCESS_ID": "1"}
 
 
 @pytest.mark.parametrize(
     "environment",
     [
-        KUBEFLOW,
+        UNCOUNTED,
+        {"JAX_PROCESS_ID": "0"},
         {"COORDINATOR_ADDRESS": "a", "COORDINATOR_PORT": "1"},
         {"PROCESS_ID": "0"},
         {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "a"},
@@ -108,18 +114,19 @@ def test_one_of_several_that_is_not_understood_leaves_no_run_folder(
     charlstm, environment, tmp_path
 ):
     flags = f"--workdir={tmp_path / 'run'}", *SMALL
-    done = charlstm("train", *flags, env=environment | KUBEFLOW)
+    done = charlstm("train", *flags, env=environment | UNCOUNTED)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "JAX_NUM_PROCESSES=2" in done.stderr and not (tmp_path / "run").exists()
+    assert "JAX_COORDINATOR_ADDRESS=a:1" in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_a_process_that_nobody_spoke_of_is_alone():
     for environment in (
         {},
         {"NUM_PROCESSES": "1"},
+        {"NUM_PROCESSES": "1"} | UNCOUNTED | {"JAX_NUM_PROCESSES": "2"},
         {"OMPI_COMM_WORLD_SIZE": "1"},
         {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "a"},
-        KUBEFLOW | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+        UNCOUNTED | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
         {"JAX_COORDINATOR_PORT": "1234"},  # of the coordinator that JAX finds with SLURM
     ):
         distributed.initialize(environment=environment)
