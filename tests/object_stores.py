@@ -139,8 +139,8 @@ class Proxy:
     """Stands before a server, and answers itself what a test wants.
 
     Attributes:
-      faults: (method, substring of the path) → [status, how often]; what they match is answered
-        with that status, so often.
+      faults: (method, part of the path) → [status, how often, after how many]; requests that match
+        are answered with that status.
     """
 
     def __init__(self):
@@ -159,7 +159,11 @@ class Proxy:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 proxy.requests.append((self.command, self.path))
                 for (method, part), fault in proxy.faults.items():
-                    if method in (self.command, "*") and part in self.path and fault[1] > 0:
+                    if method not in (self.command, "*") or part not in self.path:
+                        continue
+                    if fault[2] > 0:
+                        fault[2] -= 1
+                    elif fault[1] > 0:
                         fault[1] -= 1
                         self.answer(fault[0], [], b'{"error": {"message": "no"}}')
                         return

@@ -1,6 +1,7 @@
 """Files that are whole whenever they are read, and the folder for what is cached."""
 
 import os
+import uuid
 from pathlib import Path
 
 import platformdirs
@@ -18,7 +19,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
       OSError: it cannot be written, or the disk is full. What was there before is still there.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with draft.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

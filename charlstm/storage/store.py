@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import types
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,7 +175,7 @@ class Store:
         def download(name: str) -> None:
             path = files[name]
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+            draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 
             def get() -> None:
                 self._files.get_file(self._path(name), str(draft))

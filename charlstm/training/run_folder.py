@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def open_run_folder(folder: Path) -> Iterator[None]:
     def make() -> str:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".write-test-{os.getpid()}"
+            probe = folder / f".write-test-{uuid.uuid4().hex[:12]}"
             probe.touch()
             probe.unlink()
         except OSError as error:

@@ -50,7 +50,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_the_run_s
         if name == "metadata/metadata":  # has its name by a rename of its own
             continue
         assert f"/{name}" in synced or (not name and "" in synced), name
-    assert places(rf"sync\(\d+<{folder}/\.5\.saving/metadata/\.metadata\.\d+\.tmp>")[0] < named
+    assert places(rf"sync\(\d+<{folder}/\.5\.saving/metadata/\.metadata\.\w+\.tmp>")[0] < named
     assert places(rf"sync\(\d+<{re.escape(str(run))}/metrics\.jsonl>")[0] < named
     remembered = [place for place in places(rf"sync\(\d+<{folder}>") if place > named]
     said = places(r'write\(2<.*"\d\d:\d\d:\d\d goodput')

@@ -32,3 +32,17 @@ def test_what_cannot_be_written_leaves_everything_as_it_was(tmp_path):
     with pytest.raises(FileNotFoundError):
         replace_file(folder / "absent" / "file", "text")
     assert os.listdir(tmp_path) == ["folder"] and os.listdir(folder) == []
+
+
+def test_processes_with_the_same_id_do_not_share_a_draft(tmp_path, monkeypatch):
+    """In a container the only process has the id 1, and two containers may share a folder."""
+    path, sync = tmp_path / "file", os.fsync
+
+    def sync_after_another(descriptor):
+        monkeypatch.setattr(os, "fsync", sync)
+        replace_file(path, "another's")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync_after_another)
+    replace_file(path, "ours")
+    assert path.read_text() == "ours" and os.listdir(tmp_path) == ["file"]

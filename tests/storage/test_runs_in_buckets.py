@@ -185,7 +185,7 @@ def test_every_command_reads_a_run_in_a_bucket(
 def test_a_run_begins_with_weights_from_a_bucket_and_sends_what_else_it_writes(
     charlstm, environment, trained, text_file, gcs, folder, address
 ):
-    """TensorBoard's files and a profile are in the bucket too."""
+    """TensorBoard's files and a profile are in the bucket too, and a report follows the run."""
     flags = (
         *(f"--corpus={text_file}", "--config.model.alphabet=corpus", *SMALL),
         *("--config.model.num_layers=1", "--tensorboard", "--profile=2:4"),
@@ -198,11 +198,15 @@ def test_a_run_begins_with_weights_from_a_bucket_and_sends_what_else_it_writes(
     sizes = [f"--config.model.{name}={shape[name]}" for name in ("num_layers", "hidden_size")]
     start = f"--init_from={address}-first"
     online = environment | gcs.environment()
+    watching = [sys.executable, "-m", "charlstm", "report", address, "--watch", "--every=1"]
+    watch = subprocess.Popen(watching, env=online)
     for _ in range(2):  # the same command again finds that it is the same run
         done = charlstm("train", *flags, *sizes, start, env=online)
         assert done.returncode == 0, done.stderr
     assert f"starting from the weights of {address}-first" not in done.stderr
+    assert watch.wait(60) == 0
     names = gcs.names(folder)
+    assert "report.html" in names
     assert any(name.startswith("tensorboard/events") for name in names)
     assert any(name.endswith("perfetto_trace.json.gz") for name in names)
     assert {"config.json", "about.json", "metrics.jsonl"} <= set(names)
