@@ -128,8 +128,9 @@ class S3:
         return keys | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}
 
     def _put(self, path, content=b""):
-        request = urllib.request.Request(f"{self.url}{path}", content, method="PUT")
-        urllib.request.urlopen(request).close()
+        headers = {"Content-Type": "application/octet-stream"}  # it would wait for a form
+        request = urllib.request.Request(f"{self.url}{path}", content, headers, method="PUT")
+        urllib.request.urlopen(request, timeout=60).close()
 
     def put(self, name, content):
         self._put(f"/{BUCKET}/{urllib.parse.quote(name)}", content)
@@ -185,7 +186,11 @@ class Proxy:
 
             do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, *_):  # a client that hangs up
+                pass
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -14,6 +14,12 @@ from charlstm.storage.failures import StoreError
 from charlstm.storage.lease import Lease
 from charlstm.storage.store import Store
 
+# fsspec's file systems close their connections when Python ends.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @pytest.fixture
 def store(proxy, monkeypatch):
@@ -22,7 +28,7 @@ def store(proxy, monkeypatch):
     return Store(f"gs://{BUCKET}/runs/mine")
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_pass_is_tried_again(proxy, store, status, tmp_path):
     (tmp_path / "here").write_bytes(b"one")
     proxy.faults = {("*", "/"): [status, 2, 0]}

@@ -17,6 +17,12 @@ from charlstm.errors import UserError
 
 PARTS = {f"part{number}.txt": bytes([65 + number]) * 3000 + b"\n" for number in range(10)}
 
+# fsspec's file systems close their connections when Python ends.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -30,9 +36,11 @@ def server(request, monkeypatch):
     server = request.getfixturevalue(request.param)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    for name, content in PARTS.items():
-        server.put(f"texts/{name}", content)
-    server.put("texts/more/z.txt.gz", gzip.compress(b"zz\n"))
+    if not getattr(server, "has_texts", False):  # moto lets strangers write a name only once
+        for name, content in PARTS.items():
+            server.put(f"texts/{name}", content)
+        server.put("texts/more/z.txt.gz", gzip.compress(b"zz\n"))
+        server.has_texts = True
     return server
 
 
@@ -122,7 +130,7 @@ def test_objects_that_are_not_there_are_one_line(server, cache):
         ("**/*.c", ["a.c", "x/a.c", "x/y/a.c"], ["a.cc", "x/a.h"]),
         ("x/**", ["x/a", "x/y/a"], ["y/a"]),
         ("p[0-4].t?t", ["p3.txt"], ["p5.txt", "p3.tt"]),
-        ("[!a]*", ["b", "bc"], ["ab", "b/c"]),
+        ("[!a]*", ["b", "bc"], ["ab", "x/c"]),
     ],
 )
 def test_patterns_mean_what_they_mean_for_files(pattern, matching, others, tmp_path):
