@@ -105,19 +105,45 @@ class Gcs:
 
 
 class S3:
-    """moto, which speaks the protocol of S3."""
+    """SeaweedFS, which speaks the protocol of S3.
+
+    Args:
+      folder: where it keeps the objects.
+    """
 
     scheme = "s3"
 
-    def __init__(self):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+    def __init__(self, folder):
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        credentials = [{"accessKey": "key", "secretKey": "secret"}]
+        identities = [
+            {"name": "anonymous", "actions": actions},
+            {"name": "somebody", "credentials": credentials, "actions": actions},
+        ]
+        config = folder / "s3.json"
+        config.write_text(json.dumps({"identities": identities}))
+        parts = "master.port", "volume.port", "filer.port", "s3.port"
+        ports = {name: free_port() for part in parts for name in (part, f"{part}.grpc")}
+        self.url = f"http://127.0.0.1:{ports['s3.port']}"
+        command = [
+            *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}"),
+            *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=10"),
+            *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.config={config}", "-s3.iam=false"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(f"-{name}={port}" for name, port in ports.items()),
+        ]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
         )
-        _wait_until_answering(self.port, self.process)
-        self._put(f"/{BUCKET}")
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self._put(f"/{BUCKET}")
+                self.put("first", b"")
+                return
+            except OSError:
+                assert self.process.poll() is None and time.monotonic() < until
+                time.sleep(0.1)
 
     def stop(self):
         self.process.kill()
@@ -128,7 +154,7 @@ class S3:
         return keys | {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}
 
     def _put(self, path, content=b""):
-        headers = {"Content-Type": "application/octet-stream"}  # it would wait for a form
+        headers = {"Content-Type": "application/octet-stream"}
         request = urllib.request.Request(f"{self.url}{path}", content, headers, method="PUT")
         urllib.request.urlopen(request, timeout=60).close()
 

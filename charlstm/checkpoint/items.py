@@ -82,10 +82,14 @@ class _Separate:
                 )
                 for name in names
             }
-            options = ocp.CompositeOptions(multiprocessing_options=self._options)
+            # In the background one process would tell all that the folders are there.
+            at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+            options = ocp.CompositeOptions(
+                multiprocessing_options=self._options, async_options=at_once
+            )
             handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers)
             self._checkpointer = ocp.AsyncCheckpointer(
-                handler, multiprocessing_options=self._options
+                handler, async_options=at_once, multiprocessing_options=self._options
             )
         return self._checkpointer
 

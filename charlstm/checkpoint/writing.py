@@ -146,7 +146,9 @@ class Checkpoints:
         self._parts.wait_until_sent()
         if coordination.is_first():
             paths.commit(checkpoint)
-        paths.thin(checkpoint)
+            paths.thin(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
 
     def _prune(self) -> None:
         """Deletes what need not be kept: not among the newest, not the best, not for good.

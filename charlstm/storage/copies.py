@@ -1,33 +1,23 @@
 """Copies on this machine of run folders in object stores.
 
 A copy lives as long as its process. What a reader needs is fetched into it when it is needed. A run
-in training works in its copy, and a thread sends what changes: every few seconds, and before each
-checkpoint is committed. Checkpoints are not sent by that thread but by whoever writes them: the
-object `metadata/metadata` comes last and is deleted first, so a checkpoint in a store is what has
-one.
+in training works in its copy and sends what changes, see `holding`. The object `metadata/metadata`
+of a checkpoint comes last and is deleted first, so a checkpoint in a store is what has one.
 """
 
 import contextlib
-import os
 import re
 import shutil
-import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from absl import logging
-
 from charlstm.errors import UserError
+from charlstm.storage.holding import Hold, is_own
 from charlstm.storage.homes import new_home
 from charlstm.storage.layout import CHECKPOINTS, COMMIT_FILE
-from charlstm.storage.lease import Lease
-from charlstm.storage.store import SECONDS_OF_A_RUNS_PATIENCE, Entry, Store
-
-SECONDS_BETWEEN_SENDS = 5.0  # a store takes about one write of an object a second
+from charlstm.storage.store import Entry, Store
 
 _STEP = re.compile(rf"(?:{CHECKPOINTS}/)?\d+")
-# Files that stay here, and objects that are not fetched: locks, drafts, what is sent elsewhere.
-_OWN = re.compile(r"(^|/)\.|^wandb/")
 
 
 def _is_small(name: str) -> bool:
@@ -48,41 +38,48 @@ class Copy:
     Attributes:
       address: see above.
       folder: the copy; made when there is something in it.
+      store: the objects that it is a copy of.
     """
 
     def __init__(self, address: str):
         self.store = Store(address)  # raises before anything is made
         self.address = self.store.address
         self._home = new_home()
-        self.folder = self._home.path / address.rstrip("/").rpartition("/")[2]
+        self.folder = self._home.path / self.address.rpartition("/")[2]
         self._fetched: dict[str, Entry] = {}
-        self._sent: dict[str, tuple[int, int]] = {}
-        self._lock = threading.Lock()  # of sending
-        self._lease: Lease | None = None
+        self._hold: Hold | None = None
         self._failure: UserError | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_sending, name="sending", daemon=True)
+
+    @property
+    def has_failed(self) -> bool:
+        """True if something could not be sent, and the copy is kept for it."""
+        return self._failure is not None
 
     # Reading.
 
     def refresh(self) -> None:
         """Fetches what is new: all small files, and the metadata of checkpoints.
 
-        Checkpoints that are not in the store any more are forgotten.
+        Checkpoints that are not in the store any more are forgotten. While a run of this process
+        writes to the copy, nothing is fetched: what is here is newer.
         """
+        if self._hold is not None:
+            return
         found = self.store.find()
         wanted = {
             name: entry
             for name, entry in found.items()
-            if not _OWN.search(name) and _is_small(name)
+            if not is_own(name) and _is_small(name) and self._fetched.get(name) != entry
         }
-        self._fetch({name: e for name, e in wanted.items() if self._fetched.get(name) != e})
+        # A run may have deleted one of them meanwhile; who reads it finds it missing.
+        with contextlib.suppress(FileNotFoundError):
+            self._fetch(wanted)
         for name in self._fetched.keys() - found.keys():
             if name.endswith(f"/{COMMIT_FILE}"):
                 self._forget(name.removesuffix(f"/{COMMIT_FILE}"))
 
     def fetch(self, folder: str, items: Collection[str] | None) -> None:
-        """Fetches a checkpoint, if it is still there.
+        """Fetches a checkpoint; it is gone from the copy afterwards if it is gone from the store.
 
         Args:
           folder: of the checkpoint, in this one.
@@ -93,30 +90,31 @@ class Copy:
             self._forget(folder)
             return
         wanted = {"metadata", *(items or [])}
-        self._fetch(
-            {
-                name: entry
-                for name, entry in found.items()
-                if items is None or name.removeprefix(prefix).split("/")[0] in wanted
-                if self._fetched.get(name) != entry or not (self.folder / name).is_file()
-            }
-        )
+        try:
+            self._fetch(
+                {
+                    name: entry
+                    for name, entry in found.items()
+                    if items is None or name.removeprefix(prefix).split("/")[0] in wanted
+                    if self._fetched.get(name) != entry or not (self.folder / name).is_file()
+                }
+            )
+        except FileNotFoundError:  # a run has deleted it meanwhile
+            self._forget(folder)
 
     def _fetch(self, entries: dict[str, Entry]) -> None:
         try:
             self.store.download({name: self.folder / name for name in entries})
         except FileNotFoundError:
-            # A run has deleted it meanwhile; who reads it finds it missing.
-            logging.debug("an object has gone from %s", self.address, exc_info=True)
+            raise
         except OSError as error:
             raise UserError(
                 f"cannot copy {self.address} to {self._home.path} ({error.strerror}): free space, "
                 "or set XDG_CACHE_HOME to another folder"
             ) from error
-        self._fetched |= {n: e for n, e in entries.items() if (self.folder / n).is_file()}
-        for name in entries:  # what is here is as it is there
-            with contextlib.suppress(OSError):
-                self._sent[name] = _state(self.folder / name)
+        finally:
+            is_here = {name: e for name, e in entries.items() if (self.folder / name).is_file()}
+            self._fetched |= is_here
 
     def _forget(self, folder: str) -> None:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
@@ -135,32 +133,34 @@ class Copy:
         """Takes the lease of the folder, and begins to send what changes.
 
         Raises:
-          UserError: another run has it.
+          UserError: another run has it, or the folder cannot be written.
         """
-        lease = Lease(Store(self.address))
-        lease.take()
-        self._lease = lease
-        self.refresh()  # what the run before has written since
-        self.store.patience = SECONDS_OF_A_RUNS_PATIENCE
-        self._thread.start()
+        hold = Hold(self.store, self.folder, self._keep)
+        try:
+            self.refresh()  # what the run before has written since
+        except BaseException:
+            hold.abandon()
+            raise
+        hold.start()
+        self._hold = hold
 
     def release(self) -> None:
         """Sends the rest, and lets go of the lease.
 
         Raises:
-          UserError: the rest could not be sent, which has not been said yet.
+          UserError: the rest could not be sent, and nothing has said so yet.
         """
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        if self._failure is None:
-            try:
-                self.send_changed()
-            finally:
-                if self._lease is not None:
-                    self._lease.release()
-        elif self._lease is not None:
-            self._lease.abandon()
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        if self._failure is not None:
+            hold.abandon()
+            return
+        try:
+            with self._noticing_failure():
+                hold.send_changed()
+        finally:
+            hold.release()
 
     def require_reachable(self) -> None:
         """Makes sure that what changes could be sent so far.
@@ -176,22 +176,12 @@ class Copy:
         with self._noticing_failure():
             self.store.upload(files)
 
-    def send_changed(self) -> None:
-        """Sends all files that have changed, but for checkpoints."""
-        with self._noticing_failure():
-            self._send_changed()
-
-    def send_below(self, folder: Path) -> None:
-        """Sends all files below a folder of the copy."""
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        self.send({path.relative_to(self.folder).as_posix(): path for path in files})
-
     def commit(self, folder: str) -> None:
         """Sends all files that have changed, then what makes a checkpoint whole."""
         with self._noticing_failure():
-            if self._lease is not None:
-                self._lease.require_held()
-            self._send_changed()
+            if self._hold is not None:
+                self._hold.lease.require_held()
+                self._hold.send_changed()
             name = f"{folder}/{COMMIT_FILE}"
             self.store.upload({name: self.folder / name})
 
@@ -200,6 +190,12 @@ class Copy:
         with self._noticing_failure():
             self.store.delete([f"{folder}/{COMMIT_FILE}"])
             self.store.delete(self.store.find(folder))
+
+    def moved(self, folder: str, to: str) -> None:
+        """Gives a checkpoint in the store the name that it has got here."""
+        files = [path for path in (self.folder / to).rglob("*") if path.is_file()]
+        self.send({path.relative_to(self.folder).as_posix(): path for path in files})
+        self.withdraw(folder)
 
     def clear_torn(self, below: str) -> None:
         """Deletes what is left in the store of checkpoints that were never committed."""
@@ -213,56 +209,19 @@ class Copy:
             if f"{step}/{COMMIT_FILE}" not in found:
                 self.store.delete(names)
 
-    def _keep_sending(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_SENDS):
-            try:
-                self._send_changed()
-            except UserError as error:
-                self._keep(error)
-                return
-            except OSError as error:
-                logging.debug("the copy of %s cannot be read", self.address, exc_info=error)
-
-    def _send_changed(self) -> None:
-        with self._lock:
-            changed = {}
-            for path in self._files():
-                name = path.relative_to(self.folder).as_posix()
-                with contextlib.suppress(OSError):  # a draft that has become a file
-                    state = _state(path)
-                    if self._sent.get(name) != state:
-                        changed[name] = (path, state)
-            self.store.upload({name: path for name, (path, _) in changed.items()})
-            self._sent |= {name: state for name, (_, state) in changed.items()}
-
-    def _files(self) -> Iterator[Path]:
-        for parent, folders, names in os.walk(self.folder):
-            below = Path(parent).relative_to(self.folder).as_posix()
-            if below == ".":
-                folders[:] = [name for name in folders if name != CHECKPOINTS]
-            for name in names:
-                if not _OWN.search(name if below == "." else f"{below}/{name}"):
-                    yield Path(parent, name)
-
     @contextlib.contextmanager
     def _noticing_failure(self) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            self._keep(error)
-            assert self._failure is not None
-            raise self._failure from error
+            raise self._keep(error) from error
 
-    def _keep(self, error: UserError) -> None:
-        """Keeps the copy of what could not be sent, for good."""
+    def _keep(self, error: UserError) -> UserError:
+        """Keeps the copy of what could not be sent, for good; returns what says so."""
         if self._failure is None:
             kept = self._home.keep() / self.folder.name
             self._failure = UserError(
                 f"{error}; what could not be sent is in {kept}, and the checkpoints saved before "
                 "are intact"
             )
-
-
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+        return self._failure

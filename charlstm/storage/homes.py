@@ -34,8 +34,11 @@ class Home:
         self._is_kept = True
         self.path.with_suffix(".kept").touch()
         kept = cache_folder() / "unsent" / self.path.name
-        kept.parent.mkdir(exist_ok=True)
-        kept.symlink_to(self.path, target_is_directory=True)
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            kept.symlink_to(self.path, target_is_directory=True)
+        except OSError:  # Windows, for most users
+            return self.path
         return kept
 
     def end(self) -> None:

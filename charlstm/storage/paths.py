@@ -64,7 +64,7 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
         address, below = in_run[1], in_run[2]
     from charlstm.storage.copies import Copy
 
-    if address not in _copies:
+    if address not in _copies or _copies[address].has_failed:
         _copies[address] = Copy(address)
     copy = _copies[address]
     if refreshed:
@@ -161,8 +161,7 @@ def send_part(checkpoint: Path, names: Collection[str]) -> None:
 def moved(checkpoint: Path, aside: Path) -> None:
     """Does in the store what was done here: a damaged checkpoint has got another name."""
     for copy, step in _places(checkpoint):
-        copy.send_below(aside)
-        copy.withdraw(step)
+        copy.moved(step, aside.relative_to(copy.folder).as_posix())
 
 
 def commit(checkpoint: Path) -> None:

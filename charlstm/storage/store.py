@@ -149,9 +149,14 @@ class Store:
         def create() -> bool:
             try:
                 self._files.pipe_file(self._path(name), content, mode="create")
-            except FileExistsError:
-                # Perhaps our own, from a try whose answer was lost.
-                return bool(self._files.cat_file(self._path(name)) == content)
+            except OSError as error:
+                if is_transient(error):
+                    raise
+                try:  # s3fs names the reason differently from store to store
+                    there = self._files.cat_file(self._path(name))
+                except FileNotFoundError:
+                    raise error from None
+                return bool(there == content)  # our own, if the answer to an earlier try was lost
             return True
 
         return self._try(create, name)

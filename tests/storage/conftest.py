@@ -13,9 +13,9 @@ def gcs():
 
 
 @pytest.fixture(scope="session")
-def s3():
+def s3(tmp_path_factory):
     """A server of the protocol of S3, with one bucket."""
-    server = S3()
+    server = S3(tmp_path_factory.mktemp("seaweed"))
     yield server
     server.stop()
 

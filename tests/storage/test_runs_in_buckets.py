@@ -120,8 +120,8 @@ IMPATIENT = """
 import sys
 from charlstm import command_line
 from charlstm.storage import store
-from charlstm.storage import copies, lease
-for module in (store, copies, lease):
+from charlstm.storage import holding, lease
+for module in (store, holding, lease):
     module.SECONDS_OF_A_RUNS_PATIENCE = 2
 sys.exit(command_line.run(["charlstm", *sys.argv[1:]]))
 """

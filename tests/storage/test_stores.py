@@ -64,7 +64,12 @@ def test_a_store_that_stays_away_is_said_after_a_while(proxy, store):
     assert len(proxy.requests) > 2
 
 
-def test_an_object_is_created_once_also_if_the_answer_is_lost(proxy, store):
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_an_object_is_created_once_also_if_the_answer_is_lost(scheme, request, monkeypatch):
+    server = request.getfixturevalue("gcs" if scheme == "gs" else "s3")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    store = Store(f"{scheme}://{BUCKET}/created")
     assert store.create(".lock.1", b"ours")
     assert store.create(".lock.1", b"ours")  # as if the first answer had not come
     assert not store.create(".lock.1", b"theirs")

@@ -36,11 +36,9 @@ def server(request, monkeypatch):
     server = request.getfixturevalue(request.param)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    if not getattr(server, "has_texts", False):  # moto lets strangers write a name only once
-        for name, content in PARTS.items():
-            server.put(f"texts/{name}", content)
-        server.put("texts/more/z.txt.gz", gzip.compress(b"zz\n"))
-        server.has_texts = True
+    for name, content in PARTS.items():
+        server.put(f"texts/{name}", content)
+    server.put("texts/more/z.txt.gz", gzip.compress(b"zz\n"))
     return server
 
 
