@@ -10,6 +10,7 @@ from absl import logging
 
 from charlstm.errors import UserError, in_one_line
 from charlstm.runtime import coordination
+from charlstm.storage import paths
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ def writing(folder: Path) -> Iterator[None]:
             raise
         logging.debug("saving failed", exc_info=error)
         raise UserError(
-            f"could not save to {folder}: {_reason(error)}; make room or choose another --workdir; "
+            f"could not save to {folder}: {_reason(error)}{paths.where_copied(folder)}; make room "
+            "or choose another --workdir; "
             "checkpoints saved before are intact, and the same command goes on from the last of "
             "them"
         ) from error

@@ -60,11 +60,8 @@ class Copy:
     def refresh(self) -> None:
         """Fetches what is new: all small files, and the metadata of checkpoints.
 
-        Checkpoints that are not in the store any more are forgotten. While a run of this process
-        writes to the copy, nothing is fetched: what is here is newer.
+        Checkpoints that are not in the store any more are forgotten.
         """
-        if self._hold is not None:
-            return
         found = self.store.find()
         wanted = {
             name: entry
@@ -145,7 +142,7 @@ class Copy:
         self._hold = hold
 
     def release(self) -> None:
-        """Sends the rest, and lets go of the lease.
+        """Sends the rest, lets go of the lease, and deletes the copy.
 
         Raises:
           UserError: the rest could not be sent, and nothing has said so yet.
@@ -161,6 +158,7 @@ class Copy:
                 hold.send_changed()
         finally:
             hold.release()
+        self._home.end()
 
     def require_reachable(self) -> None:
         """Makes sure that what changes could be sent so far.

@@ -22,7 +22,9 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+([^/].*)", re.DOTALL)
 _RUN_SCHEMES = "gs", "gcs", "s3", "s3a"
 _IN_RUN = re.compile(rf"(.+)/({CHECKPOINTS}(?:/\d+)?)")
 
-_copies: dict[str, "Copy"] = {}  # by address; of this process
+# Of this process. What is read again has the same copy; each run in training has its own.
+_for_readers: dict[str, "Copy"] = {}  # by address
+_copies: list["Copy"] = []
 
 
 def is_address(path: str | Path) -> bool:
@@ -39,7 +41,7 @@ def absolute(path: str | Path) -> str:
 
 
 def local(path: str | Path, *, refreshed: bool = True) -> Path:
-    """Returns the local path of a file or folder; for an address that of its copy.
+    """Returns the local path of a file or folder; for an address that of its copy, to be read.
 
     Args:
       path: of a run, of a checkpoint, or of a file to write.
@@ -50,7 +52,36 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     """
     if not is_address(path):
         return Path(os.path.expanduser(path))
-    address, below = absolute(path), ""
+    address, below = _split(path)
+    copy = _for_readers.get(address)
+    if copy is None or copy.has_failed:
+        copy = _for_readers[address] = _new_copy(address)
+    if refreshed:
+        copy.refresh()
+    return copy.folder / below
+
+
+def local_to_train(path: str | Path) -> Path:
+    """Returns the local path of a run folder; for an address that of a copy of its own.
+
+    Raises:
+      UserError: as for `local`.
+    """
+    if not is_address(path):
+        return Path(os.path.expanduser(path))
+    copy = _new_copy(absolute(path))
+    copy.refresh()
+    return copy.folder
+
+
+def _split(path: str | Path) -> tuple[str, str]:
+    """Returns the address of a run folder, and what a path names in it: of one run one copy."""
+    address = absolute(path)
+    in_run = _IN_RUN.fullmatch(address)
+    return (in_run[1], in_run[2]) if in_run else (address, "")
+
+
+def _new_copy(address: str) -> "Copy":
     scheme, _, place = address.partition("://")
     if scheme not in _RUN_SCHEMES:
         raise UserError(
@@ -59,17 +90,11 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
         )
     if "/" not in place:
         raise UserError(f"{address} is a whole bucket: name a folder in it, {address}/runs/mine")
-    in_run = _IN_RUN.fullmatch(address)
-    if in_run:  # of one run there is one copy
-        address, below = in_run[1], in_run[2]
     from charlstm.storage.copies import Copy
 
-    if address not in _copies or _copies[address].has_failed:
-        _copies[address] = Copy(address)
-    copy = _copies[address]
-    if refreshed:
-        copy.refresh()
-    return copy.folder / below
+    copy = Copy(address)
+    _copies.append(copy)
+    return copy
 
 
 def local_file(path: str | Path) -> Path:
@@ -91,9 +116,14 @@ def local_file(path: str | Path) -> Path:
 def shown(text: str | Path) -> str:
     """Returns a path, or a text with paths in it, with the addresses of copies in their place."""
     found = os.fspath(text)
-    for address, copy in _copies.items():
-        found = found.replace(str(copy.folder), address)
+    for copy in _copies:
+        found = found.replace(str(copy.folder), copy.address)
     return found
+
+
+def where_copied(folder: Path) -> str:
+    """Returns in parentheses after a space where the copy of a folder is; empty if it is none."""
+    return "".join(f" (its copy is in {copy.folder.parent})" for copy, _ in _places(folder))
 
 
 def is_shared(folder: Path) -> bool:
@@ -188,7 +218,7 @@ def clear_torn(folder: Path) -> None:
 
 def _place(path: Path) -> tuple["Copy", str] | None:
     """Returns the copy that a path is in, and its name there; None if it is in none."""
-    for copy in _copies.values():
+    for copy in _copies:
         with contextlib.suppress(ValueError):
             name = path.relative_to(copy.folder).as_posix()
             return copy, "" if name == "." else name

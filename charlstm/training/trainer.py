@@ -51,7 +51,7 @@ def train(
       Preempted: `stop` asked for the end, and the run has been saved.
     """
     every_hook = all_hooks(config.training, hooks)
-    workdir = paths.local(workdir)
+    workdir = paths.local_to_train(workdir)
     with Run.open(config, workdir, init_from=init_from, stop_after=stop_after, began=began) as run:
         if run.is_finished:
             num_updates = run.config.training.num_updates

@@ -220,3 +220,44 @@ def test_a_run_folder_in_s3(charlstm, environment, text_file, s3):
     second = charlstm("train", *flags, env=online)
     assert second.returncode == 0 and f"going on from update 30 of {address}" in second.stderr
     assert charlstm("evaluate", f"--checkpoint={address}", env=online).returncode == 0
+
+
+TWICE = """
+import sys
+import charlstm
+
+address, text = sys.argv[1:]
+config = charlstm.Config().replace({
+    "data.corpus": text, "data.num_streams": 4, "data.window_length": 8,
+    "model.hidden_size": 8, "model.alphabet": "corpus", "optimizer.warmup_updates": 2,
+    "training.num_updates": 40, "training.checkpoint_every": 5, "training.log_every": 1,
+    "training.updates_per_dispatch": 1, "training.sample_every": 0,
+})
+
+
+class Load:
+    every = 1
+
+    def __call__(self, run):
+        if run.updates > 10:  # the save of update 5 is done
+            assert charlstm.load(address).bits_per_byte("abc") > 0
+
+
+charlstm.train(config, address, stop_after=20, hooks=[Load()])
+first = charlstm.load(address)
+last = charlstm.train(config, address)
+again = charlstm.load(f"{address}/checkpoints/40")
+assert again.bits_per_byte("abc") == last.bits_per_byte("abc") != first.bits_per_byte("abc")
+"""
+
+
+def test_one_process_trains_and_loads_again_and_again(
+    environment, gcs, text_file, folder, address, tmp_path
+):
+    """A model that is loaded in the middle of a run leaves what the run writes as it is."""
+    command = [sys.executable, "-c", TWICE, address, str(text_file)]
+    online = environment | gcs.environment()
+    done = subprocess.run(command, env=online, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert len(curve(gcs.copy(folder, tmp_path))) == 40
+    assert checkpoints(tmp_path)[-1] == 40
