@@ -124,7 +124,8 @@ class S3:
         config.write_text(json.dumps({"identities": identities}))
         parts = "master.port", "volume.port", "filer.port", "s3.port"
         ports = {name: free_port() for part in parts for name in (part, f"{part}.grpc")}
-        self.url = f"http://127.0.0.1:{ports['s3.port']}"
+        self.port = ports["s3.port"]
+        self.url = f"http://127.0.0.1:{self.port}"
         command = [
             *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}"),
             *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-volume.max=10"),
@@ -206,11 +207,14 @@ class Proxy:
                 for name, value in headers:
                     if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
+                lengths = {name.lower(): value for name, value in headers}
+                is_head = self.command == "HEAD"
+                length = lengths.get("content-length", "0") if is_head else str(len(content))
+                self.send_header("Content-Length", length)
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(b"" if is_head else content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
+            do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
 
         class Server(http.server.ThreadingHTTPServer):
             def handle_error(self, *_):  # a client that hangs up

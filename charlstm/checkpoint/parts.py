@@ -8,12 +8,11 @@ import jax
 
 from charlstm.runtime import coordination
 
+_numbers = itertools.count()  # of this process: no key is used twice
+
 
 class Parts:
     """Lets the processes agree on who sends which file; all call its methods in the same order."""
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
 
     def exchange(self, own: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         """Tells the others which files this process has written.
@@ -29,7 +28,7 @@ class Parts:
         """
         if coordination.is_single_process():
             return dict(own), dict(own)
-        number, process = next(self._numbers), jax.process_index()
+        number, process = next(_numbers), jax.process_index()
         store, keys = coordination.KeyValueStore(), _keys(number)
         if process > 0:
             known = json.loads(store.read(keys[0]))
@@ -44,14 +43,14 @@ class Parts:
             store.delete(key)
         return found, dict(own)
 
-    def wait_until_sent(self) -> None:
+    def wait(self) -> None:
         """Returns when all processes are here.
 
         Raises:
           RuntimeError: one has died.
         """
-        if not coordination.barrier(f"sent/{next(self._numbers)}"):
-            raise RuntimeError("a process did not come to the barrier behind sending a checkpoint")
+        if not coordination.barrier(f"parts/{next(_numbers)}"):
+            raise RuntimeError("a process did not come to a barrier of sending a checkpoint")
 
 
 def _keys(number: int) -> list[str]:

@@ -53,7 +53,7 @@ class Checkpoints:
             self._clear(".*")
             self._clear("*.orbax-checkpoint-tmp*")  # of format 1
         if coordination.is_first():
-            paths.clear_torn(self._folder)
+            paths.clear_unfinished(run)
 
     def newest(self) -> int | None:
         """Returns the step of the newest checkpoint that is whole; None if there is none.
@@ -118,6 +118,7 @@ class Checkpoints:
             self._items.wait()
             if not self._writes:
                 return
+            checkpoint = self._folder / str(step)
             sealed = digests.seal(draft)
             found, own = (sealed, {}) if self._is_shared else self._parts.exchange(sealed)
             if coordination.is_first():
@@ -128,7 +129,8 @@ class Checkpoints:
                 for path in self._beside:
                     if path.exists():
                         sync(path)
-            checkpoint = self._folder / str(step)
+            if not self._is_shared:  # a damaged one that process 0 has set aside in its copy
+                shutil.rmtree(checkpoint, ignore_errors=True)
             os.replace(draft, checkpoint)
             sync(self._folder)
             if not self._is_shared:
@@ -142,8 +144,11 @@ class Checkpoints:
 
     def _send(self, checkpoint: Path, own: Mapping[str, str]) -> None:
         """Sends this process's files of a checkpoint, and commits it when all have been sent."""
+        if coordination.is_first():
+            paths.begin(checkpoint)
+        self._parts.wait()
         paths.send_part(checkpoint, own)
-        self._parts.wait_until_sent()
+        self._parts.wait()
         if coordination.is_first():
             paths.commit(checkpoint)
             paths.thin(checkpoint)

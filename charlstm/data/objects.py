@@ -30,6 +30,7 @@ class Objects:
     """What an address stands for.
 
     Attributes:
+      address: see `find`.
       base: the address of the folder that all objects are in.
       pattern: what the names match that are meant, relative to `base`: a name, or a glob pattern;
         empty for all.
@@ -37,6 +38,7 @@ class Objects:
       key: a hex digest of the address and of the objects' names and versions.
     """
 
+    address: str
     base: str
     pattern: str
     sizes: Mapping[str, int]
@@ -46,6 +48,13 @@ class Objects:
     def is_named(self) -> bool:
         """True if the objects are named, one by one or by a pattern; False for a folder."""
         return self.pattern in self.sizes or glob.has_magic(self.pattern)
+
+    def require_unchanged(self) -> None:
+        """Raises `UserError` if the objects are not the same any more."""
+        if find(self.address).key != self.key:
+            raise UserError(
+                f"{self.address} has changed while it was fetched: give the same command again"
+            )
 
 
 def find(address: str) -> Objects:
@@ -72,9 +81,10 @@ def find(address: str) -> Objects:
     depth = magic[0] if magic else max(1, len(parts) - 1)
     base, pattern = f"{scheme}://{'/'.join(parts[:depth])}", "/".join(parts[depth:])
     store = Store(base)
-    found = store.find_one(pattern) if pattern and not magic else {}
-    found = found or store.find("" if magic else pattern)
-    if magic:
+    found = store.find_one(pattern) if pattern else {}  # whatever signs the name has
+    if not found:
+        found = store.find("" if magic else pattern)
+    if magic and pattern not in found:
         regex = re.compile(glob_regex(pattern))
         found = {name: entry for name, entry in found.items() if regex.fullmatch(name)}
     if not found:
@@ -84,7 +94,7 @@ def find(address: str) -> Objects:
             raise UserError(f"{base}/{name}: an object of this name has no place in a folder")
     named = sorted((name, entry.size, entry.version) for name, entry in found.items())
     key = hashlib.sha256(json.dumps([address, named]).encode()).hexdigest()
-    return Objects(base, pattern, {name: size for name, size, _ in named}, key)
+    return Objects(address, base, pattern, {name: size for name, size, _ in named}, key)
 
 
 def glob_regex(pattern: str) -> str:
@@ -123,6 +133,11 @@ def fetched(objects: Objects) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.with_suffix(".lock")):
             _fetch(objects, folder)
+            try:
+                objects.require_unchanged()
+            except UserError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             yield folder
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -150,7 +165,7 @@ def _fetch(objects: Objects, folder: Path) -> None:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.part")
-            with part.open("ab") as file:
+            with part.open("ab" if size else "wb") as file:  # of an unknown size nothing is kept
                 bar.update(file.tell())
                 for piece in store.pieces(name, file.tell(), size, PIECE_BYTES):
                     file.write(piece)

@@ -14,19 +14,23 @@ from pathlib import Path
 from charlstm.errors import UserError
 from charlstm.storage.holding import Hold, is_own
 from charlstm.storage.homes import new_home
-from charlstm.storage.layout import CHECKPOINTS, COMMIT_FILE
+from charlstm.storage.layout import CHECKPOINTS, COMMIT_FILE, mark_of
 from charlstm.storage.store import Entry, Store
 
-_STEP = re.compile(rf"(?:{CHECKPOINTS}/)?\d+")
+_MARK = re.compile(rf"({CHECKPOINTS}/)\.(\d+)\.unfinished")
+_LARGE = CHECKPOINTS, "tensorboard", "profile"  # fetched only when they are needed
 
 
-def _is_small(name: str) -> bool:
-    """Returns True for objects that every reader gets; others are fetched when they are needed."""
-    folder, slash, _ = name.partition("/")
+def _is_wanted(name: str, is_for_training: bool) -> bool:
+    """Returns True for objects that are always fetched: metadata, figures, samples.
+
+    A run that goes on also gets what hooks have written into folders of folders.
+    """
     if name.endswith(f"/{COMMIT_FILE}"):
         return True
-    is_deep = name.count("/") > 1
-    return not is_deep and not (slash and folder in (CHECKPOINTS, "tensorboard", "profile"))
+    folder, slash, _ = name.partition("/")
+    is_near = is_for_training or name.count("/") <= 1
+    return is_near and not (slash and folder in _LARGE)
 
 
 class Copy:
@@ -34,21 +38,25 @@ class Copy:
 
     Args:
       address: such as gs://BUCKET/runs/mine.
+      is_for_training: True for a run that is going to write to the folder.
 
     Attributes:
       address: see above.
       folder: the copy; made when there is something in it.
       store: the objects that it is a copy of.
+      is_for_training: see above.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, is_for_training: bool = False):
         self.store = Store(address)  # raises before anything is made
+        self.is_for_training = is_for_training
         self.address = self.store.address
         self._home = new_home()
         self.folder = self._home.path / self.address.rpartition("/")[2]
         self._fetched: dict[str, Entry] = {}
         self._hold: Hold | None = None
         self._failure: UserError | None = None
+        self._failure_is_said = False
 
     @property
     def has_failed(self) -> bool:
@@ -66,7 +74,8 @@ class Copy:
         wanted = {
             name: entry
             for name, entry in found.items()
-            if not is_own(name) and _is_small(name) and self._fetched.get(name) != entry
+            if not is_own(name) and _is_wanted(name, self.is_for_training)
+            if self._fetched.get(name) != entry
         }
         # A run may have deleted one of them meanwhile; who reads it finds it missing.
         with contextlib.suppress(FileNotFoundError):
@@ -152,6 +161,8 @@ class Copy:
             return
         if self._failure is not None:
             hold.abandon()
+            if not self._failure_is_said:
+                self.require_reachable()
             return
         try:
             with self._noticing_failure():
@@ -167,6 +178,7 @@ class Copy:
           UserError: it could not, for longer than there is patience.
         """
         if self._failure is not None:
+            self._failure_is_said = True
             raise self._failure
 
     def send(self, files: Mapping[str, Path]) -> None:
@@ -174,20 +186,28 @@ class Copy:
         with self._noticing_failure():
             self.store.upload(files)
 
+    def begin(self, folder: str) -> None:
+        """Marks a checkpoint as one that is being written."""
+        with self._noticing_failure():
+            self.store.write(mark_of(folder), b"")
+
     def commit(self, folder: str) -> None:
         """Sends all files that have changed, then what makes a checkpoint whole."""
         with self._noticing_failure():
             if self._hold is not None:
-                self._hold.lease.require_held()
                 self._hold.send_changed()
+                self._hold.lease.require_held()
             name = f"{folder}/{COMMIT_FILE}"
             self.store.upload({name: self.folder / name})
+            self.store.delete([mark_of(folder)])
 
     def withdraw(self, folder: str) -> None:
         """Deletes a checkpoint in the store."""
+        self.begin(folder)
         with self._noticing_failure():
             self.store.delete([f"{folder}/{COMMIT_FILE}"])
             self.store.delete(self.store.find(folder))
+            self.store.delete([mark_of(folder)])
 
     def moved(self, folder: str, to: str) -> None:
         """Gives a checkpoint in the store the name that it has got here."""
@@ -195,23 +215,24 @@ class Copy:
         self.send({path.relative_to(self.folder).as_posix(): path for path in files})
         self.withdraw(folder)
 
-    def clear_torn(self, below: str) -> None:
-        """Deletes what is left in the store of checkpoints that were never committed."""
-        found = self.store.find(below)
-        steps: dict[str, list[str]] = {}
-        for name in found:
-            step = "/".join(name.split("/")[: below.count("/") + 2])
-            if _STEP.fullmatch(step):
-                steps.setdefault(step, []).append(name)
-        for step, names in steps.items():
+    def clear_unfinished(self) -> None:
+        """Deletes what is left of checkpoints that a run was writing or deleting when it ended.
+
+        Nothing else is deleted: the folder may hold what others have put there.
+        """
+        found = self.store.find(CHECKPOINTS)
+        for mark in filter(None, map(_MARK.fullmatch, found)):
+            step = mark[1] + mark[2]
             if f"{step}/{COMMIT_FILE}" not in found:
-                self.store.delete(names)
+                self.store.delete([name for name in found if name.startswith(f"{step}/")])
+            self.store.delete([mark[0]])
 
     @contextlib.contextmanager
     def _noticing_failure(self) -> Iterator[None]:
         try:
             yield
         except UserError as error:
+            self._failure_is_said = True
             raise self._keep(error) from error
 
     def _keep(self, error: UserError) -> UserError:
@@ -219,7 +240,7 @@ class Copy:
         if self._failure is None:
             kept = self._home.keep() / self.folder.name
             self._failure = UserError(
-                f"{error}; what could not be sent is in {kept}, and the checkpoints saved before "
-                "are intact"
+                f"{error}; what could not be sent is in {kept}, which stays until you delete it; "
+                "what was saved before is intact"
             )
         return self._failure

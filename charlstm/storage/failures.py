@@ -3,6 +3,7 @@
 import errno
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from charlstm.errors import UserError, in_one_line
 
@@ -21,9 +22,10 @@ _AWAY = {
     getattr(errno, "EREMOTEIO", errno.EIO),
 }
 # HTTP: too early or too much for now, or the server's own fault.
-_AWAY_CODES = {408, 409, 425, 429, *range(500, 600)}
-_NO_CREDENTIALS = re.compile("credential|anonymous caller|unauthorized|401", re.IGNORECASE)
-_FORBIDDEN = re.compile("forbidden|403|access ?denied", re.IGNORECASE)
+_AWAY_CODES = {408, 409, 425, 429, 500, 502, 503, 504}
+_NO_CREDENTIALS = re.compile("credentials|anonymous caller", re.IGNORECASE)
+# Of S3: the key is not known, or not valid any more.
+_BAD_KEYS = {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 
 
 class StoreError(UserError):
@@ -57,7 +59,7 @@ def is_transient(error: BaseException) -> bool:
     if module == "botocore":
         return "Credentials" not in type(error).__name__
     if module == "google":
-        return type(error).__name__ in ("TransportError", "RefreshError")
+        return bool(getattr(error, "retryable", type(error).__name__ == "TransportError"))
     return isinstance(error, OSError) and error.errno in _AWAY
 
 
@@ -79,9 +81,9 @@ def failure(error: BaseException, address: str, name: str = "") -> StoreError:
         bucket = address.split("://")[1].split("/")[0]
         said = f"{place} is not there"
         cure = f"check the name, and that the bucket {bucket} exists"
-    elif _code(error) == 401 or _NO_CREDENTIALS.search(f"{type(error).__name__} {reason}"):
+    elif _lacks_credentials(error):
         said, cure = f"{address} takes no request without credentials ({reason})", _LOG_IN[scheme]
-    elif isinstance(error, PermissionError) or _FORBIDDEN.search(reason):
+    elif isinstance(error, PermissionError) or _code(error) == 403:
         said = f"{place}: access is denied ({reason})"
         cure = "get the right to read and write objects of the bucket, or name another"
     else:
@@ -101,10 +103,26 @@ _LOG_IN: Mapping[str, str] = {
 }
 
 
+def _lacks_credentials(error: BaseException) -> bool:
+    if _code(error) == 401 or _answer(error).get("Error", {}).get("Code") in _BAD_KEYS:
+        return True
+    is_of_library = type(error).__module__.partition(".")[0] in ("google", "botocore")
+    return is_of_library and bool(_NO_CREDENTIALS.search(f"{type(error).__name__} {error}"))
+
+
 def _code(error: BaseException) -> int | None:
     """Returns the HTTP status of an error; None if it has none."""
-    for name in ("code", "status"):
-        value = getattr(error, name, None)
+    status = _answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for value in (status, getattr(error, "code", None), getattr(error, "status", None)):
         if str(value).isdecimal():
             return int(str(value))
     return 403 if str(error).startswith("Forbidden") else None
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """Returns what the server of S3 has answered; empty if it did not, or for other stores."""
+    for found in (error, error.__cause__):
+        response = getattr(found, "response", None)
+        if isinstance(response, dict):
+            return response
+    return {}

@@ -7,6 +7,7 @@ committed. Checkpoints themselves are sent by whoever writes them.
 import contextlib
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from absl import logging
 from charlstm.errors import UserError
 from charlstm.storage.layout import CHECKPOINTS
 from charlstm.storage.lease import Lease
-from charlstm.storage.store import SECONDS_OF_A_RUNS_PATIENCE, SECONDS_OF_PATIENCE, Store
+from charlstm.storage.store import Store, in_parallel
 
 SECONDS_BETWEEN_SENDS = 5.0  # a store takes about one write of an object a second
 _BYTES_A_SECOND = 2**20  # that a growing file may cost on average
+_MOST_BYTES_IN_MEMORY = 2**26
 
 # Files that stay here, and objects that are not fetched: locks, drafts, what is sent elsewhere.
 _OWN = re.compile(r"(^|/)\.|^wandb/")
@@ -56,7 +58,6 @@ class Hold:
     def start(self) -> None:
         """Begins to send what changes from now on."""
         self._sent = {name: state for name, _, state in self._files()}
-        self._store.patience = SECONDS_OF_A_RUNS_PATIENCE
         self._thread.start()
 
     def send_changed(self) -> None:
@@ -77,7 +78,6 @@ class Hold:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._store.patience = SECONDS_OF_PATIENCE
 
     def _keep_sending(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_SENDS):
@@ -99,10 +99,24 @@ class Hold:
                 if self._sent.get(name) != state
                 if not (is_patient and now < self._not_before.get(name, 0.0))
             ]
-            self._store.upload({name: path for name, path, _ in changed})
+            if not changed:
+                return
+            self.lease.require_held()
+            in_parallel(self._send_file, changed)
             for name, _, state in changed:
                 self._sent[name] = state
                 self._not_before[name] = now + state[0] / _BYTES_A_SECOND
+
+    def _send_file(self, changed: tuple[str, Path, tuple[int, int]]) -> None:
+        """Sends a file as it was when it was looked at: it may grow meanwhile."""
+        name, path, (size, _) = changed
+        if size > _MOST_BYTES_IN_MEMORY:  # a trace, which is written once
+            self._store.upload({name: path})
+            return
+        with contextlib.suppress(FileNotFoundError):  # a draft that has got its name
+            with path.open("rb") as file:
+                content = file.read(size)
+            self._store.write(name, content)
 
     def _files(self) -> Iterator[tuple[str, Path, tuple[int, int]]]:
         """Yields name, path, and size and time of each file that is in no checkpoint."""
@@ -115,4 +129,5 @@ class Hold:
                 if not is_own(name):
                     with contextlib.suppress(OSError):  # a draft that has become a file
                         status = path.stat()
-                        yield name, path, (status.st_size, status.st_mtime_ns)
+                        if stat.S_ISREG(status.st_mode):
+                            yield name, path, (status.st_size, status.st_mtime_ns)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -26,7 +27,7 @@ class Home:
         self._lock = filelock.FileLock(self.path.with_suffix(".lock"), thread_local=False)
         self._lock.acquire(timeout=5)
         self.path.mkdir()
-        self._is_kept = False
+        self._is_kept, self._process = False, os.getpid()
         atexit.register(self.end)
 
     def keep(self) -> Path:
@@ -43,10 +44,13 @@ class Home:
 
     def end(self) -> None:
         """Deletes the folder, unless it is kept."""
+        if os.getpid() != self._process:  # a fork of it
+            return
+        self._lock.release()
         if not self._is_kept:
             shutil.rmtree(self.path, ignore_errors=True)
-            self.path.with_suffix(".lock").unlink(missing_ok=True)
-        self._lock.release()
+            with contextlib.suppress(OSError):
+                self.path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def new_home() -> Home:

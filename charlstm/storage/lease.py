@@ -21,7 +21,8 @@ from typing import Any
 from absl import logging
 
 from charlstm.errors import UserError
-from charlstm.storage.store import SECONDS_OF_A_RUNS_PATIENCE, SECONDS_OF_PATIENCE, Store
+from charlstm.storage.patience import SECONDS_OF_A_RUNS_PATIENCE, SECONDS_OF_PATIENCE
+from charlstm.storage.store import Store
 
 SECONDS_BETWEEN_RENEWALS = 5.0
 SECONDS_UNTIL_DEAD = 30.0
@@ -41,7 +42,7 @@ class Lease:
         self._store = store
         self._number = 0
         self._holder = _Holder.this_process()
-        self._ended = threading.Event()
+        self._ended, self._is_lost = threading.Event(), False
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def take(self) -> None:
@@ -51,7 +52,7 @@ class Lease:
           UserError: another run holds it.
         """
         while not self._try_to_take():
-            pass
+            time.sleep(0.2)
         self._store.patience = SECONDS_OF_A_RUNS_PATIENCE
         self._thread.start()
 
@@ -98,12 +99,15 @@ class Lease:
             time.sleep(0.5)
 
     def require_held(self) -> None:
-        """Makes sure that no other run has taken the lease over.
+        """Makes sure that no other run has taken the lease over, now or before.
 
         Raises:
           UserError: one has.
         """
-        if self._highest() > self._number:
+        numbers = self._numbers()
+        if self._number not in numbers or max(numbers) > self._number:
+            self._is_lost = True
+        if self._is_lost:
             raise UserError(
                 f"another run has taken over {self._store.address}, since this one could not be "
                 f"seen for {SECONDS_UNTIL_DEAD:.0f} s: let that one go on, or end it and give the "
@@ -117,6 +121,8 @@ class Lease:
             self._thread.join()
         self._store.is_closing.clear()
         self._store.patience = SECONDS_OF_PATIENCE
+        if self._is_lost:
+            return
         try:
             self._store.delete([f".lock.{self._number}"])
         except UserError as error:
@@ -130,13 +136,19 @@ class Lease:
     def _renew(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_RENEWALS):
             try:
+                self.require_held()
                 self._store.write(f".lock.{self._number}", self._content())
-            except UserError as error:  # the mirror says it, when it cannot write either
+            except UserError as error:  # whoever sends something next says it
                 logging.debug("the lease is not renewed: %s", error)
+                if self._is_lost:
+                    return
 
     def _highest(self) -> int:
+        return max(self._numbers(), default=0)
+
+    def _numbers(self) -> set[int]:
         names = map(_NAME.fullmatch, self._store.find_top())
-        return max((int(found[1]) for found in names if found), default=0)
+        return {int(found[1]) for found in names if found}
 
     def _content(self) -> bytes:
         renewed = {"renewal": uuid.uuid4().hex}

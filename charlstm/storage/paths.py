@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from charlstm.errors import UserError
 from charlstm.storage.layout import CHECKPOINTS
+from charlstm.storage.patience import SECONDS_OF_A_RUNS_PATIENCE
 
 if TYPE_CHECKING:
     from charlstm.storage.copies import Copy
 
 # An address, also one that was made a `Path`, which keeps a single slash.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+([^/].*)", re.DOTALL)
+_ODD = re.compile(r"[#?*\[\]]|::|(^|/)\.{1,2}(/|$)")  # what libraries take for something else
 _RUN_SCHEMES = "gs", "gcs", "s3", "s3a"
 _IN_RUN = re.compile(rf"(.+)/({CHECKPOINTS}(?:/\d+)?)")
 
@@ -50,6 +52,10 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     Raises:
       UserError: no run can be in such a place, or it cannot be reached.
     """
+    in_training = _place(Path(path))
+    if in_training is not None and in_training[0].is_for_training:
+        # What is read is read from the store: a run changes its copy at any moment.
+        path = f"{in_training[0].address}/{in_training[1]}"
     if not is_address(path):
         return Path(os.path.expanduser(path))
     address, below = _split(path)
@@ -69,8 +75,9 @@ def local_to_train(path: str | Path) -> Path:
     """
     if not is_address(path):
         return Path(os.path.expanduser(path))
-    copy = _new_copy(absolute(path))
+    copy = _new_copy(absolute(path), is_for_training=True)
     copy.refresh()
+    copy.store.patience = SECONDS_OF_A_RUNS_PATIENCE  # in every process
     return copy.folder
 
 
@@ -81,8 +88,13 @@ def _split(path: str | Path) -> tuple[str, str]:
     return (in_run[1], in_run[2]) if in_run else (address, "")
 
 
-def _new_copy(address: str) -> "Copy":
+def _new_copy(address: str, is_for_training: bool = False) -> "Copy":
     scheme, _, place = address.partition("://")
+    if _ODD.search(place):
+        raise UserError(
+            f"{address}: the address of a run has no #, ?, *, [, ] or ::, and no part . or ..: "
+            "choose another name"
+        )
     if scheme not in _RUN_SCHEMES:
         raise UserError(
             f"{address}: no run can be at a {scheme}:// address: give gs://BUCKET/FOLDER, "
@@ -92,7 +104,7 @@ def _new_copy(address: str) -> "Copy":
         raise UserError(f"{address} is a whole bucket: name a folder in it, {address}/runs/mine")
     from charlstm.storage.copies import Copy
 
-    copy = Copy(address)
+    copy = Copy(address, is_for_training)
     _copies.append(copy)
     return copy
 
@@ -182,6 +194,12 @@ def thin(checkpoint: Path) -> None:
         copy.thin(name)
 
 
+def begin(checkpoint: Path) -> None:
+    """Marks a checkpoint in the store as one that is being written; `commit` ends that."""
+    for copy, step in _places(checkpoint):
+        copy.begin(step)
+
+
 def send_part(checkpoint: Path, names: Collection[str]) -> None:
     """Sends files of a checkpoint that is not committed yet, by their names in its folder."""
     for copy, step in _places(checkpoint):
@@ -210,10 +228,10 @@ def withdraw(checkpoint: Path) -> None:
         copy.withdraw(step)
 
 
-def clear_torn(folder: Path) -> None:
-    """Deletes what is left in the store of checkpoints in a folder that were never committed."""
-    for copy, name in _places(folder):
-        copy.clear_torn(name)
+def clear_unfinished(run: Path) -> None:
+    """Deletes what is left in the store of checkpoints that a run did not finish."""
+    for copy, _ in _places(run):
+        copy.clear_unfinished()
 
 
 def _place(path: Path) -> tuple["Copy", str] | None:

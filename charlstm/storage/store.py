@@ -19,11 +19,10 @@ from absl import logging
 
 from charlstm.errors import UserError
 from charlstm.storage.failures import StoreError, failure, is_transient
+from charlstm.storage.patience import SECONDS_OF_PATIENCE
 
 T = TypeVar("T")
 
-# Of a command that somebody waits for, and of a run in training.
-SECONDS_OF_PATIENCE, SECONDS_OF_A_RUNS_PATIENCE = 10.0, 900.0
 _MOST_SECONDS_BETWEEN_TRIES = 10.0
 _AT_ONCE = 8  # transfers
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3", "http": "gcs", "https": "gcs"}
@@ -63,6 +62,8 @@ class Store:
         self.patience = SECONDS_OF_PATIENCE
         self.is_closing = threading.Event()
         self._files, self._root = _connect(self.address)
+        self._away_since: float | None = None
+        self._telling = threading.Lock()
 
     def find(self, below: str = "") -> dict[str, Entry]:
         """Returns all objects below a folder, by their names in this store.
@@ -213,14 +214,10 @@ class Store:
           name: of the object, for messages.
           missing: True if the caller wants to see a `FileNotFoundError`.
         """
-        began, pause, said = time.monotonic(), 0.5, False
+        began, pause = time.monotonic(), 0.5
         while True:
             try:
                 result = request()
-                if said:
-                    seconds = time.monotonic() - began
-                    logging.info("%s is reached again after %.0f s", self.address, seconds)
-                return result
             except Exception as error:
                 if missing and isinstance(error, FileNotFoundError):
                     raise
@@ -230,12 +227,27 @@ class Store:
                 if not is_transient(error) or left <= 0:
                     logging.debug("a request to %s failed", self.address, exc_info=error)
                     raise failure(error, self.address, name) from error
-                if not said:
-                    said = True
-                    logging.warning("%s; trying again", failure(error, self.address, name).args[0])
+                self._tell_away(failure(error, self.address, name))
                 if self.is_closing.wait(min(pause, max(left, 0.1))):
                     raise failure(error, self.address, name) from error
                 pause = min(2 * pause, _MOST_SECONDS_BETWEEN_TRIES)
+            else:
+                self._tell_back()
+                return result
+
+    def _tell_away(self, reason: StoreError) -> None:
+        """Logs once, whatever requests are under way, that the store is away."""
+        with self._telling:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                logging.warning("%s; trying again", reason)
+
+    def _tell_back(self) -> None:
+        with self._telling:
+            if self._away_since is not None:
+                seconds = time.monotonic() - self._away_since
+                logging.info("%s is reached again after %.0f s", self.address, seconds)
+                self._away_since = None
 
 
 def _connect(address: str) -> tuple[Any, str]:
@@ -282,11 +294,11 @@ def _is_local(error: OSError) -> bool:
     return error.errno in on_disk or (error.errno is not None and error.filename is not None)
 
 
-def in_parallel(do: Callable[[str], None], names: Iterable[str]) -> None:
-    """Calls a function for all names, several at a time; raises the first error."""
-    names = list(names)
-    if len(names) == 1:
-        do(names[0])
-    elif names:
-        with ThreadPoolExecutor(min(_AT_ONCE, len(names))) as pool:
-            list(pool.map(do, names))
+def in_parallel(do: Callable[[T], None], arguments: Iterable[T]) -> None:
+    """Calls a function for all arguments, several at a time; raises the first error."""
+    waiting = list(arguments)
+    if len(waiting) == 1:
+        do(waiting[0])
+    elif waiting:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(waiting))) as pool:
+            list(pool.map(do, waiting))

@@ -39,11 +39,11 @@ def start(environment, gcs, text_file, tmp_path_factory):
 def assert_equals_uninterrupted(start, tmp_path_factory):
     """Compares the run in a folder with one on the disk that was never interrupted."""
 
-    def compare(found):
+    def compare(found, processes=1):
         updates = max(checkpoints(found))
         disk = tmp_path_factory.mktemp("uninterrupted") / "run"
-        group = start(1, disk, *LONG, f"--stop_after={updates}")
-        assert group.wait() == [0], group.text()
+        group = start(processes, disk, *LONG, f"--stop_after={updates}")
+        assert group.wait() == [0] * processes, group.text()
         assert len(curve(found)) == updates and curve(found) == curve(disk)
         assert (parameters(found, updates) == parameters(disk, updates)).all()
 
@@ -54,8 +54,11 @@ def test_killed_at_random_moments_equals_uninterrupted(
     start, assert_equals_uninterrupted, gcs, folder, address, tmp_path
 ):
     """What is in the bucket is as it would be on a disk, whatever a kill cut off."""
-    # Objects of a checkpoint that was never committed are no checkpoint, and are cleaned up.
+    # A checkpoint that was never committed is no checkpoint, and is cleaned up.
     gcs.put(f"{folder}/checkpoints/999999/params/d/x", b"torn")
+    gcs.put(f"{folder}/checkpoints/.999999.unfinished", b"")
+    # What a run has not begun itself is left alone.
+    gcs.put(f"{folder}/checkpoints/1/model.safetensors", b"another's")
     first = start(1, address, *LONG)
     began = time.monotonic()
     first.wait_until(lambda: f"checkpoints/50/{COMMIT_FILE}" in gcs.names(folder))
@@ -71,7 +74,8 @@ def test_killed_at_random_moments_equals_uninterrupted(
     last = start(1, address, *LONG, f"--stop_after={max(checkpoints(saved)) + 30}")
     assert last.wait() == [0], last.text()
     found = gcs.copy(folder, tmp_path / "found")
-    assert not (found / "checkpoints/999999").exists() and not list(found.glob(".lock*"))
+    assert not (found / "checkpoints/999999").exists() and not list(found.rglob(".*"))
+    assert (found / "checkpoints/1/model.safetensors").read_bytes() == b"another's"
     assert_equals_uninterrupted(found)
 
 
@@ -90,6 +94,14 @@ def test_two_processes_save_on_a_signal_and_one_goes_on(start, gcs, folder, addr
     assert metrics(found)[-1]["step"] == saved
     written = {path.name for path in (found / f"checkpoints/{saved}/params").rglob("*")}
     assert {"0.0", ".zarray"} <= written  # no process needed to see the files of the other
+    # Both pass over it when it is damaged, and write it again.
+    gcs.put(f"{folder}/checkpoints/{saved}/_CHECKPOINT_METADATA", b"damaged")
+    anew = start(2, address, *LONG, sharded, f"--stop_after={saved}")
+    assert anew.wait() == [0, 0], anew.text()
+    assert f"it is kept as {saved}.damaged" in anew.text()
+    names = gcs.names(folder)
+    assert f"checkpoints/{saved}.damaged/_CHECKPOINT_METADATA" in names
+    assert not [name for name in names if "unfinished" in name]
     again = start(1, address, *LONG, f"--stop_after={saved + 3}")
     assert again.wait() == [0], again.text()
     assert f"going on from update {saved} of {address}" in again.text()
@@ -97,31 +109,30 @@ def test_two_processes_save_on_a_signal_and_one_goes_on(start, gcs, folder, addr
 
 
 def test_training_goes_on_while_the_store_is_away(start, assert_equals_uninterrupted, tmp_path):
-    """The server is stopped for 20 s in the middle of training, with saves every moment."""
+    """The server is stopped for 20 s in the middle of training of two processes."""
     server = Gcs(tmp_path / "server")
     try:
-        group = start(1, f"gs://{BUCKET}/run", *LONG, store=server)
+        group = start(2, f"gs://{BUCKET}/run", *LONG, store=server)
         group.wait_until(lambda: f"checkpoints/50/{COMMIT_FILE}" in server.names("run"))
         server.stop()
         time.sleep(20)
-        assert group.processes[0].poll() is None, group.text()
+        assert [process.poll() for process in group.processes] == [None, None], group.text()
         server.start()
         before = max(checkpoints(server.copy("run", tmp_path / "before")))
         group.wait_until(lambda: f"checkpoints/{before + 50}/{COMMIT_FILE}" in server.names("run"))
         group.signal(signal.SIGTERM)
-        assert group.wait() == [75], group.text()
+        assert group.wait() == [75, 75], group.text()
         found = server.copy("run", tmp_path / "found")
     finally:
         server.stop()
-    assert_equals_uninterrupted(found)
+    assert_equals_uninterrupted(found, 2)
 
 
 IMPATIENT = """
 import sys
 from charlstm import command_line
-from charlstm.storage import store
-from charlstm.storage import holding, lease
-for module in (store, holding, lease):
+from charlstm.storage import lease, paths
+for module in (lease, paths):
     module.SECONDS_OF_A_RUNS_PATIENCE = 2
 sys.exit(command_line.run(["charlstm", *sys.argv[1:]]))
 """
@@ -240,12 +251,17 @@ class Load:
 
     def __call__(self, run):
         if run.updates > 10:  # the save of update 5 is done
-            assert charlstm.load(address).bits_per_byte("abc") > 0
+            for path in address, run.workdir:
+                assert charlstm.load(path).bits_per_byte("abc") > 0
+        kept = run.workdir / "a" / "b" / "hook.csv"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with kept.open("a") as file:
+            file.write(f"{run.updates}\\n")
 
 
 charlstm.train(config, address, stop_after=20, hooks=[Load()])
 first = charlstm.load(address)
-last = charlstm.train(config, address)
+last = charlstm.train(config, address, hooks=[Load()])
 again = charlstm.load(f"{address}/checkpoints/40")
 assert again.bits_per_byte("abc") == last.bits_per_byte("abc") != first.bits_per_byte("abc")
 """
@@ -261,3 +277,4 @@ def test_one_process_trains_and_loads_again_and_again(
     assert done.returncode == 0, done.stderr
     assert len(curve(gcs.copy(folder, tmp_path))) == 40
     assert checkpoints(tmp_path)[-1] == 40
+    assert (tmp_path / "a/b/hook.csv").read_text() == "".join(f"{n}\n" for n in range(1, 41))
