@@ -26,6 +26,7 @@ TINY = (
 
 # The test files that take longest, in the order in which they are begun.
 LONGEST = (
+    "test_runs_in_buckets.py",
     "test_benchmarks.py",
     "test_gpu.py",
     "test_slurm.py",
