@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,7 @@ from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
 
 PIECE_BYTES = 2**23
+SECONDS_UNTIL_ABANDONED = 7 * 24 * 3600
 SCHEMES = "gs", "gcs", "s3", "s3a", "http", "https"
 
 
@@ -88,6 +90,10 @@ def find(address: str) -> Objects:
         regex = re.compile(glob_regex(pattern))
         found = {name: entry for name, entry in found.items() if regex.fullmatch(name)}
     if not found:
+        if scheme in ("http", "https"):
+            raise UserError(
+                f"{address} cannot be had: check it in a browser, or get the file another way"
+            )
         raise UserError(f"no object matches {address}: check the bucket, the names and the pattern")
     for name in found:
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
@@ -131,6 +137,7 @@ def fetched(objects: Objects) -> Iterator[Path]:
     folder = cache_folder() / "objects" / objects.key
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent)
         with filelock.FileLock(folder.with_suffix(".lock")):
             _fetch(objects, folder)
             try:
@@ -145,6 +152,17 @@ def fetched(objects: Objects) -> Iterator[Path]:
             f"cannot fetch {objects.base} to {folder.parent} ({error.strerror or error}): free "
             "space or get access to it, or set XDG_CACHE_HOME to another folder"
         ) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what was begun more than a week ago and never went on."""
+    for entry in folder.iterdir():
+        if entry.stat().st_mtime > time.time() - SECONDS_UNTIL_ABANDONED:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _fetch(objects: Objects, folder: Path) -> None:

@@ -144,16 +144,20 @@ def ngram_levels(run: Run) -> list[NgramLevel]:
 
 
 class RunReader:
-    """Reads a run folder repeatedly, its metrics only as far as they are new."""
+    """Reads a run folder repeatedly, its metrics only as far as they are new.
+
+    Attributes:
+      folder: of the run.
+    """
 
     def __init__(self, folder: Path, name: str):
-        self._folder, self._name = folder, name
+        self.folder, self._name = folder, name
         self._tail = MetricsTail(folder / metrics_file.FILE)
 
     def exists(self) -> bool:
         """Returns True if the run has begun."""
-        paths.refresh(self._folder)
-        return (self._folder / "config.json").is_file()
+        paths.refresh(self.folder)
+        return (self.folder / "config.json").is_file()
 
     def read(self) -> Run:
         """Reads the current contents of the run folder.
@@ -161,22 +165,22 @@ class RunReader:
         Raises:
           UserError: the folder is not a run folder.
         """
-        paths.refresh(self._folder)
+        paths.refresh(self.folder)
         config = self._config()
         lines = self._tail.lines()
         return Run(
             name=self._name,
-            folder=self._folder,
+            folder=self.folder,
             config=config,
             lines=[line for line in lines if is_figures(line)],
             diagnoses=[line for line in lines if not is_figures(line)],
             samples=self._samples(),
             about=self._about(),
-            profiles=sorted(self._folder.glob(f"{PROFILE_FOLDER}/**/perfetto_trace.json.gz")),
+            profiles=sorted(self.folder.glob(f"{PROFILE_FOLDER}/**/perfetto_trace.json.gz")),
         )
 
     def _config(self) -> dict[str, Any]:
-        path = self._folder / "config.json"
+        path = self.folder / "config.json"
         try:
             sections = json.loads(path.read_bytes())
             return {
@@ -186,7 +190,7 @@ class RunReader:
             }
         except OSError as error:
             raise UserError(
-                f"{self._folder} is no run folder ({path.name}: {error.strerror}): give the "
+                f"{self.folder} is no run folder ({path.name}: {error.strerror}): give the "
                 "--workdir of a training run, such as runs/quickstart"
             ) from error
         except (ValueError, AttributeError) as error:
@@ -194,14 +198,14 @@ class RunReader:
 
     def _about(self) -> dict[str, Any]:
         try:
-            values = json.loads((self._folder / ABOUT_FILE).read_bytes())
+            values = json.loads((self.folder / ABOUT_FILE).read_bytes())
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
 
     def _samples(self) -> list[tuple[int, bytes]]:
         found = []
-        for path in (self._folder / "samples").glob("*.txt"):
+        for path in (self.folder / "samples").glob("*.txt"):
             named = SAMPLE_NAME.fullmatch(path.name)
             if named and path.is_file():
                 with path.open("rb") as file:

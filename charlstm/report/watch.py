@@ -15,6 +15,7 @@ from absl import logging
 from charlstm.pages import html
 from charlstm.report.page import render
 from charlstm.report.runs import Run, RunReader
+from charlstm.storage import paths
 
 LOWEST_PRIORITY = 19
 
@@ -38,6 +39,8 @@ def watch(readers: Sequence[RunReader], output: Path, every_seconds: int) -> Non
     """
     if hasattr(os, "nice"):
         os.nice(LOWEST_PRIORITY)
+    for reader in readers:
+        paths.be_patient(reader.folder)
     if not all(reader.exists() for reader in readers):
         logging.info("waiting for the run to begin")
     shown: Any = None

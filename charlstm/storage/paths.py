@@ -134,8 +134,8 @@ def shown(text: str | Path) -> str:
 
 
 def where_copied(folder: Path) -> str:
-    """Returns in parentheses after a space where the copy of a folder is; empty if it is none."""
-    return "".join(f" (its copy is in {copy.folder.parent})" for copy, _ in _places(folder))
+    """Returns in words on what disk the copy of a folder is; empty if it is none."""
+    return "".join(f" in {copy.folder.parents[1]}" for copy, _ in _places(folder))
 
 
 def is_shared(folder: Path) -> bool:
@@ -163,6 +163,12 @@ def refresh(folder: Path) -> None:
     """Fetches what small files are new in a run folder, and the metadata of its checkpoints."""
     for copy, _ in _places(folder):
         copy.refresh()
+
+
+def be_patient(folder: Path) -> None:
+    """Waits for the store of a folder from now on for as long as a run in training does."""
+    for copy, _ in _places(folder):
+        copy.store.patience = SECONDS_OF_A_RUNS_PATIENCE
 
 
 def require_reachable(folder: Path) -> None:
