@@ -7,6 +7,7 @@ still at work on the dispatch before.
 """
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -59,6 +60,9 @@ class DispatchSize:
         self._auto = int(min(max(1, fitting), 2 * self._auto, self._most))
 
 
+_numbers = itertools.count()  # of this process, whatever it trains: no key is used twice
+
+
 class Control:
     """Makes decisions in process 0, and reads them in the others, in the same sequence.
 
@@ -79,7 +83,6 @@ class Control:
         self.dispatch_size, self._ask = dispatch_size, stop
         self._save_seconds, self._now = save_seconds, now
         self._last_save = now()
-        self._number = 0
         self._stop: int | None = None
         self._is_single_process = coordination.is_single_process()
 
@@ -87,7 +90,7 @@ class Control:
         """Returns the next decision; every process asks at the same points of the program."""
         if self._is_single_process:
             return self._decide()
-        number, self._number = self._number, self._number + 1
+        number = next(_numbers)
         store = coordination.KeyValueStore()
         if coordination.is_first():
             decision = self._decide()
