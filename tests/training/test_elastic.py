@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from processes import SMALL, Group
+from processes import SMALL, Group, free_port
 from run_folders import checkpoints, curve, metrics, parameters
 
 from charlstm.checkpoint.metadata import read_metadata
@@ -197,3 +197,45 @@ def test_ended_at_random_moments_equals_uninterrupted(start, tmp_path):
     last = start(1, folder, *options)
     assert last.wait() == [0], last.text()
     assert (parameters(folder, 60) == parameters(tmp_path / "whole", 60)).all()
+
+
+TWICE = """
+import sys
+import jax
+
+address, process, folder, text = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(process), cluster_detection_method="deactivate")
+import charlstm
+from charlstm.errors import Preempted
+
+config = charlstm.Config().replace({
+    "data.corpus": text, "data.num_streams": 4, "data.window_length": 8,
+    "model.hidden_size": 8, "model.alphabet": "corpus", "optimizer.warmup_updates": 2,
+    "training.num_updates": 20, "training.sample_every": 0, "training.evaluate_every": 0,
+})
+try:
+    charlstm.train(config, folder, stop=lambda: 75)
+except Preempted:
+    print("preempted")
+charlstm.train(config, folder)
+"""
+
+
+def test_the_same_processes_train_again_after_they_were_stopped(environment, text_file, tmp_path):
+    """What process 0 decided for the first training does not stop another in the second."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", TWICE, address]
+    both = [
+        subprocess.Popen(
+            [*command, str(process), str(tmp_path / "run"), str(text_file)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all("preempted" in output for output, _ in said)
+    assert checkpoints(tmp_path / "run")[-1] == 20
