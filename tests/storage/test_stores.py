@@ -49,6 +49,7 @@ def test_what_may_pass_is_tried_again_with_s3(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     s3.put("runs/mine/there", b"one")
     store = Store(f"s3://{BUCKET}/runs/mine")
+    store.patience = 60  # botocore alone may take ten seconds for its tries
     proxy.faults = {("GET", "there"): [502, 6, 0]}  # more than botocore's own tries
     assert store.read("there") == b"one"
     proxy.faults = {("GET", "there"): [403, 10**6, 0]}
