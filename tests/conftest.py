@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
 import numpy as np
+import processes
 import pytest
 
 # A configuration that trains in a second.
@@ -134,13 +134,7 @@ def charlstm(environment):
 @pytest.fixture(scope="session")
 def free_port():
     """Finds a port that nobody listens on."""
-
-    def find():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return probe.getsockname()[1]
-
-    return find
+    return processes.free_port
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """What the tests of launchers share: a small run, starting it, and looking into its folder."""
 
+import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -57,3 +59,29 @@ def wait_until(holds, what, seconds=180, alive=lambda: True):
         if now > asked + 1:
             assert alive() or holds(), f"ended before {what}"
             asked = now
+
+
+@contextlib.contextmanager
+def logged_processes(folder):
+    """Gives a function that starts a process with a log in a folder; kills all at the end."""
+    started = []
+
+    def start(command, environment):
+        log = (folder / f"log-{len(started)}").open("w+")
+        started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        started[-1].log = log
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            process.log.close()
+
+
+def said(process):
+    """What a process of `logged_processes` has written so far."""
+    process.log.seek(0)
+    return process.log.read()

@@ -35,6 +35,26 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def run_together(commands, environments, seconds=300):
+    """Runs several processes at once; returns the exit code, output and errors of each."""
+    started = [
+        subprocess.Popen(
+            list(map(str, command)),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, environment in zip(commands, environments, strict=True)
+    ]
+    try:
+        said = [process.communicate(timeout=seconds) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
+
+
 class Group:
     """Processes of one run, started as any launcher would, by their environment alone."""
 

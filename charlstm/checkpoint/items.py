@@ -5,9 +5,9 @@ each writes its own shards there, as files that no other process writes; togethe
 the same checkpoint, whatever reads it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -16,101 +16,69 @@ from orbax.checkpoint import type_handlers
 from charlstm.runtime import coordination
 
 
-class Items(Protocol):
-    """Writes and reads pytrees of arrays, each under a name."""
-
-    def save(self, folder: Path, items: Mapping[str, Any]) -> None:
-        """Starts to write in the background; the arrays may be donated as soon as this returns."""
-
-    def wait(self) -> None:
-        """Returns when all is written; raises if it could not be."""
-
-    def restore(self, folder: Path, abstract: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns items with the shapes, dtypes and shardings wanted."""
-
-    def close(self) -> None:
-        """Ends the background threads."""
-
-
-def items_of(is_shared: bool) -> Items:
-    """Returns what writes and reads the items of a run.
+class Items:
+    """Writes and reads pytrees of arrays, each under a name.
 
     Args:
       is_shared: True if all processes see one folder.
     """
-    return _Shared() if is_shared or coordination.is_single_process() else _Separate()
 
-
-class _Shared:
-    def __init__(self) -> None:
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
-
-    def save(self, folder: Path, items: Mapping[str, Any]) -> None:
-        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        self._checkpointer.save(folder, args=ocp.args.Composite(**args))
-
-    def wait(self) -> None:
-        self._checkpointer.wait_until_finished()
-
-    def restore(self, folder: Path, abstract: Mapping[str, Any]) -> dict[str, Any]:
-        args = {name: ocp.args.StandardRestore(item) for name, item in abstract.items()}
-        restored = self._checkpointer.restore(folder, args=ocp.args.Composite(**args))
-        return {name: restored[name] for name in abstract}
-
-    def close(self) -> None:
-        self._checkpointer.close()
-
-
-class _Separate:
-    """Every process is the primary one of its own folder; OCDBT would need a common one."""
-
-    def __init__(self) -> None:
-        self._options = ocp.options.MultiprocessingOptions(primary_host=None)
-        arrays = type_handlers.ArrayHandler(
-            primary_host=None, replica_id=0, use_replica_parallel=False
-        )
-        self._types = type_handlers.create_type_handler_registry((jax.Array, arrays))
+    def __init__(self, is_shared: bool):
+        self._has_one_folder = is_shared or coordination.is_single_process()
         self._checkpointer: ocp.AsyncCheckpointer | None = None
 
-    def _open(self, names: Mapping[str, Any]) -> ocp.AsyncCheckpointer:
-        if self._checkpointer is None:  # a handler is made for each name
-            handlers = {
-                name: ocp.PyTreeCheckpointHandler(
-                    use_ocdbt=False,
-                    multiprocessing_options=self._options,
-                    type_handler_registry=self._types,
-                )
-                for name in names
-            }
-            # In the background one process would tell all that the folders are there.
-            at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
-            options = ocp.CompositeOptions(
-                multiprocessing_options=self._options, async_options=at_once
-            )
-            handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers)
-            self._checkpointer = ocp.AsyncCheckpointer(
-                handler, async_options=at_once, multiprocessing_options=self._options
-            )
-        return self._checkpointer
-
     def save(self, folder: Path, items: Mapping[str, Any]) -> None:
-        args = {name: ocp.args.PyTreeSave(item) for name, item in items.items()}
+        """Starts to write in the background; the arrays may be donated as soon as this returns."""
+        save = ocp.args.StandardSave if self._has_one_folder else ocp.args.PyTreeSave
+        args = {name: save(item) for name, item in items.items()}
         self._open(items).save(folder, args=ocp.args.Composite(**args))
 
     def wait(self) -> None:
+        """Returns when all is written; raises if it could not be."""
         if self._checkpointer is not None:
             self._checkpointer.wait_until_finished()
 
     def restore(self, folder: Path, abstract: Mapping[str, Any]) -> dict[str, Any]:
-        args = {
-            name: ocp.args.PyTreeRestore(
-                item, restore_args=ocp.checkpoint_utils.construct_restore_args(item)
-            )
-            for name, item in abstract.items()
-        }
+        """Returns items with the shapes, dtypes and shardings wanted."""
+        restore = ocp.args.StandardRestore if self._has_one_folder else _restore_tree
+        args = {name: restore(item) for name, item in abstract.items()}
         restored = self._open(abstract).restore(folder, args=ocp.args.Composite(**args))
         return {name: restored[name] for name in abstract}
 
     def close(self) -> None:
+        """Ends the background threads."""
         if self._checkpointer is not None:
             self._checkpointer.close()
+
+    def _open(self, names: Collection[str]) -> ocp.AsyncCheckpointer:
+        if self._checkpointer is None:
+            self._checkpointer = (
+                ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+                if self._has_one_folder
+                else _separate(names)
+            )
+        return self._checkpointer
+
+
+def _separate(names: Collection[str]) -> ocp.AsyncCheckpointer:
+    """Returns a checkpointer with which every process is the primary one of its own folder."""
+    processes = ocp.options.MultiprocessingOptions(primary_host=None)
+    arrays = type_handlers.ArrayHandler(primary_host=None, replica_id=0, use_replica_parallel=False)
+    handlers = {
+        name: ocp.PyTreeCheckpointHandler(
+            use_ocdbt=False,  # it would need a common folder
+            multiprocessing_options=processes,
+            type_handler_registry=type_handlers.create_type_handler_registry((jax.Array, arrays)),
+        )
+        for name in names
+    }
+    # In the background one process would tell all that the folders are there.
+    at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+    options = ocp.CompositeOptions(multiprocessing_options=processes, async_options=at_once)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers)
+    return ocp.AsyncCheckpointer(handler, async_options=at_once, multiprocessing_options=processes)
+
+
+def _restore_tree(abstract: Any) -> ocp.args.PyTreeRestore:
+    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    return ocp.args.PyTreeRestore(abstract, restore_args=restore_args)

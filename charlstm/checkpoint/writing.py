@@ -20,11 +20,10 @@ from typing import Any
 
 from absl import logging
 
-from charlstm.checkpoint import digests
+from charlstm.checkpoint import digests, parts
 from charlstm.checkpoint.failures import DamagedCheckpoint, none_is_whole, reading, writing
-from charlstm.checkpoint.items import items_of
+from charlstm.checkpoint.items import Items
 from charlstm.checkpoint.metadata import Metadata, encoded, metadata_file, read_metadata
-from charlstm.checkpoint.parts import Parts
 from charlstm.checkpoint.reading import FOLDER, best_first, check, saved_steps
 from charlstm.runtime import coordination
 from charlstm.runtime.files import replace_file, sync
@@ -46,7 +45,7 @@ class Checkpoints:
         self._keep_last, self._keep_every, self._beside = keep_last, keep_every, beside
         self._is_shared = paths.is_shared(self._folder)  # by all processes
         self._writes = coordination.is_first() or not self._is_shared  # files that it sees
-        self._items, self._parts = items_of(self._is_shared), Parts()
+        self._items = Items(self._is_shared)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
         if self._writes:
@@ -120,15 +119,9 @@ class Checkpoints:
                 return
             checkpoint = self._folder / str(step)
             sealed = digests.seal(draft)
-            found, own = (sealed, {}) if self._is_shared else self._parts.exchange(sealed)
+            found, own = (sealed, {}) if self._is_shared else parts.exchange(sealed)
             if coordination.is_first():
-                metadata_file(draft).parent.mkdir()
-                metadata = dataclasses.replace(metadata, digests=found)
-                replace_file(metadata_file(draft), encoded(metadata))
-                sync(draft)
-                for path in self._beside:
-                    if path.exists():
-                        sync(path)
+                self._complete(draft, dataclasses.replace(metadata, digests=found))
             if not self._is_shared:  # a damaged one that process 0 has set aside in its copy
                 shutil.rmtree(checkpoint, ignore_errors=True)
             os.replace(draft, checkpoint)
@@ -142,13 +135,22 @@ class Checkpoints:
                 self._clear(f".{step}.saving*")
             raise
 
+    def _complete(self, draft: Path, metadata: Metadata) -> None:
+        """Adds its metadata to what was written; all of it and what is beside reach the disk."""
+        metadata_file(draft).parent.mkdir()
+        replace_file(metadata_file(draft), encoded(metadata))
+        sync(draft)
+        for path in self._beside:
+            if path.exists():
+                sync(path)
+
     def _send(self, checkpoint: Path, own: Mapping[str, str]) -> None:
         """Sends this process's files of a checkpoint, and commits it when all have been sent."""
         if coordination.is_first():
             paths.begin(checkpoint)
-        self._parts.wait()
+        parts.wait()
         paths.send_part(checkpoint, own)
-        self._parts.wait()
+        parts.wait()
         if coordination.is_first():
             paths.commit(checkpoint)
             paths.thin(checkpoint)

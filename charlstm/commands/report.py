@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> None:
     runs = [_flags.expanded(path) for path in argv[1:]]
     if not runs:
         raise UserError("no run is named: charlstm report RUN, such as runs/quickstart")
-    default = paths.local(runs[0]) / "report.html" if len(runs) == 1 else Path("report.html")
-    output = _shared.page_to_write(_OUTPUT.value) if _OUTPUT.value else default
+    folder = paths.local(runs[0], refreshed=False) if len(runs) == 1 else Path()
+    output = _shared.page_to_write(_OUTPUT.value) if _OUTPUT.value else folder / "report.html"
     from charlstm.report import watch
     from charlstm.report.runs import readers
 

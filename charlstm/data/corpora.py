@@ -14,7 +14,6 @@ A registered name takes precedence over a file of that name; `./shakespeare` ope
 the home folder.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import errno
@@ -24,7 +23,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +38,7 @@ from charlstm.data.registry import CORPORA, NamedCorpus
 from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
 from charlstm.runtime.names import printable
-from charlstm.storage.paths import absolute as absolute_address
-from charlstm.storage.paths import is_address
+from charlstm.storage import paths
 
 STANDARD_INPUT = "-"
 
@@ -49,7 +46,7 @@ STANDARD_INPUT = "-"
 _LARGE_BYTES = 2**26
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """Holds a text on this machine.
 
@@ -94,8 +91,8 @@ def open_corpus(spec: str, sha256: str | None = None) -> Source:
         return _open_stream("standard input", _standard_input())
     if not spec:
         raise _unknown(spec)
-    if is_address(spec):
-        return _open_objects(absolute_address(spec))
+    if paths.is_address(spec):
+        return _open_objects(paths.absolute(spec))
     path = Path(os.path.expanduser(spec))
     absolute = str(path.absolute())
     tally = Tally()
@@ -174,11 +171,10 @@ def _open_named(corpus: NamedCorpus, sha256: str | None) -> Source:
 def _open_objects(address: str) -> Source:
     """Opens what an address stands for, from the cache if it was read before."""
     found = objects.find(address)
-    kept = cache_folder() / "digests" / found.key
-    with contextlib.suppress(OSError, ValueError):
-        copy = open_copy(bytes.fromhex(kept.read_text()).hex(), address)
-        if copy is not None:
-            return dataclasses.replace(copy, source=address, path=address)
+    known = _known_digest(found.key)
+    copy = open_copy(known, address) if known else None
+    if copy is not None:
+        return dataclasses.replace(copy, source=address, path=address)
     with objects.fetched(found) as folder:
         tally, is_named = Tally(), found.is_named
         files = [folder / name for name in found.sizes]
@@ -186,7 +182,7 @@ def _open_objects(address: str) -> Source:
             files = folders.files_below(folder, tally)
         chunks = _joined(address, files, tally, is_named)
         copy = _open_copy(address, chunks, address)
-        store([copy.sha256.encode()], lambda _: kept)
+        _remember_digest(found.key, copy.sha256)
     return copy
 
 
@@ -239,20 +235,34 @@ def _digest(file: TextFile, data: np.ndarray) -> str:
     if len(data) < _LARGE_BYTES:
         return hashlib.sha256(data.data).hexdigest()
     key = hashlib.sha256(json.dumps([str(file.path), *file.state]).encode()).hexdigest()
-    kept = cache_folder() / "digests" / key
-    try:
-        return bytes.fromhex(kept.read_text()).hex()
-    except (OSError, ValueError):
-        pass
+    known = _known_digest(key)
+    if known:
+        return known
     digest = hashlib.sha256()
     for _, part in mapped.chunks(data):
         digest.update(part.data)
     try:
         if TextFile(file.path).state == file.state:  # so these are the bytes that were hashed
-            store([digest.hexdigest().encode()], lambda _: kept)
+            _remember_digest(key, digest.hexdigest())
     except UserError as error:
         logging.warning("the digest of %s is not cached: %s", file.path, error)
     return digest.hexdigest()
+
+
+def _known_digest(key: str) -> str:
+    """Returns the sha256 that was remembered under a key; empty if there is none."""
+    try:
+        return bytes.fromhex(_digest_file(key).read_text()).hex()
+    except (OSError, ValueError):
+        return ""
+
+
+def _remember_digest(key: str, sha256: str) -> None:
+    store([sha256.encode()], lambda _: _digest_file(key))
+
+
+def _digest_file(key: str) -> Path:
+    return cache_folder() / "digests" / key
 
 
 def _joined(what: str, files: Iterable[Path], tally: Tally, is_named: bool) -> Iterator[bytes]:

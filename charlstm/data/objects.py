@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from charlstm.errors import UserError
 from charlstm.runtime.files import cache_folder
+from charlstm.storage.schemes import SCHEMES
 
 PIECE_BYTES = 2**23
 SECONDS_UNTIL_ABANDONED = 7 * 24 * 3600
-SCHEMES = "gs", "gcs", "s3", "s3a", "http", "https"
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-    """What an address stands for.
+    """Describes the objects that an address stands for.
 
     Attributes:
       address: see `find`.
@@ -70,6 +70,30 @@ def find(address: str) -> Objects:
     """
     from charlstm.storage.store import Store
 
+    base, pattern = _split(address)
+    is_store = SCHEMES[base.partition("://")[0]].is_store
+    has_magic = is_store and glob.has_magic(pattern)
+    store = Store(base)
+    found = store.find_one(pattern) if pattern else {}  # whatever signs the name has
+    if not found:
+        found = store.find("" if has_magic else pattern)
+        if has_magic:
+            regex = re.compile(glob_regex(pattern))
+            found = {name: entry for name, entry in found.items() if regex.fullmatch(name)}
+    if not found:
+        cannot = f"{address} cannot be had: check it in a browser, or get the file another way"
+        no_match = f"no object matches {address}: check the bucket, the names and the pattern"
+        raise UserError(no_match if is_store else cannot)
+    for name in found:
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise UserError(f"{base}/{name}: an object of this name has no place in a folder")
+    named = sorted((name, entry.size, entry.version) for name, entry in found.items())
+    key = hashlib.sha256(json.dumps([address, named]).encode()).hexdigest()
+    return Objects(address, base, pattern, {name: size for name, size, _ in named}, key)
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Returns the address of the folder that all objects are in, and what their names match."""
     scheme, _, place = address.partition("://")
     if scheme not in SCHEMES:
         raise UserError(
@@ -77,30 +101,10 @@ def find(address: str) -> Objects:
             f"{', '.join(f'{name}://' for name in SCHEMES)}, or copy it to a file"
         )
     parts = place.split("/")
-    magic = [number for number, part in enumerate(parts) if glob.has_magic(part)]
-    if scheme in ("http", "https"):  # of which no folder can be listed
-        magic = []
-    depth = magic[0] if magic else max(1, len(parts) - 1)
-    base, pattern = f"{scheme}://{'/'.join(parts[:depth])}", "/".join(parts[depth:])
-    store = Store(base)
-    found = store.find_one(pattern) if pattern else {}  # whatever signs the name has
-    if not found:
-        found = store.find("" if magic else pattern)
-    if magic and pattern not in found:
-        regex = re.compile(glob_regex(pattern))
-        found = {name: entry for name, entry in found.items() if regex.fullmatch(name)}
-    if not found:
-        if scheme in ("http", "https"):
-            raise UserError(
-                f"{address} cannot be had: check it in a browser, or get the file another way"
-            )
-        raise UserError(f"no object matches {address}: check the bucket, the names and the pattern")
-    for name in found:
-        if ".." in PurePosixPath(name).parts or name.startswith("/"):
-            raise UserError(f"{base}/{name}: an object of this name has no place in a folder")
-    named = sorted((name, entry.size, entry.version) for name, entry in found.items())
-    key = hashlib.sha256(json.dumps([address, named]).encode()).hexdigest()
-    return Objects(address, base, pattern, {name: size for name, size, _ in named}, key)
+    depth = max(1, len(parts) - 1)
+    if SCHEMES[scheme].is_store:  # of web servers no folder can be listed
+        depth = next((place for place, part in enumerate(parts) if glob.has_magic(part)), depth)
+    return f"{scheme}://{'/'.join(parts[:depth])}", "/".join(parts[depth:])
 
 
 def glob_regex(pattern: str) -> str:

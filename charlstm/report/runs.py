@@ -156,8 +156,10 @@ class RunReader:
 
     def exists(self) -> bool:
         """Returns True if the run has begun."""
-        paths.refresh(self.folder)
-        return (self.folder / "config.json").is_file()
+        config = self.folder / "config.json"
+        if not config.is_file():
+            paths.refresh(self.folder)
+        return config.is_file()
 
     def read(self) -> Run:
         """Reads the current contents of the run folder.
@@ -219,7 +221,7 @@ def readers(runs: list[str]) -> list[RunReader]:
     Raises:
       UserError: one of them is a file, or named twice.
     """
-    folders = [paths.local(run) for run in runs]
+    folders = [paths.local(run, refreshed=False) for run in runs]
     for folder in folders:
         if folder.exists() and not folder.is_dir():
             raise UserError(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from charlstm.errors import UserError
-from charlstm.storage.holding import Hold, is_own
+from charlstm.storage.holding import Hold, stays_here
 from charlstm.storage.homes import new_home
 from charlstm.storage.layout import CHECKPOINTS, COMMIT_FILE, mark_of
 from charlstm.storage.store import Entry, Store
@@ -74,7 +74,7 @@ class Copy:
         wanted = {
             name: entry
             for name, entry in found.items()
-            if not is_own(name) and _is_wanted(name, self.is_for_training)
+            if not stays_here(name) and _is_wanted(name, self.is_for_training)
             if self._fetched.get(name) != entry
         }
         # A run may have deleted one of them meanwhile; who reads it finds it missing.

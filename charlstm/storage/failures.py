@@ -2,10 +2,10 @@
 
 import errno
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from charlstm.errors import UserError, in_one_line
+from charlstm.storage.schemes import SCHEMES
 
 # OSErrors that say that the network or the store is away for now.
 _AWAY = {
@@ -82,25 +82,14 @@ def failure(error: BaseException, address: str, name: str = "") -> StoreError:
         said = f"{place} is not there"
         cure = f"check the name, and that the bucket {bucket} exists"
     elif _lacks_credentials(error):
-        said, cure = f"{address} takes no request without credentials ({reason})", _LOG_IN[scheme]
+        said = f"{address} takes no request without credentials ({reason})"
+        cure = SCHEMES[scheme].log_in
     elif isinstance(error, PermissionError) or _code(error) == 403:
         said = f"{place}: access is denied ({reason})"
         cure = "get the right to read and write objects of the bucket, or name another"
     else:
         said, cure = f"{place}: {reason}", "check the address and the bucket"
     return StoreError(f"{said}: {cure}", reason)
-
-
-_GOOGLE = "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS"
-_AMAZON = "aws configure, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-_LOG_IN: Mapping[str, str] = {
-    "gs": _GOOGLE,
-    "gcs": _GOOGLE,
-    "s3": _AMAZON,
-    "s3a": _AMAZON,
-    "http": "get the right to read it",
-    "https": "get the right to read it",
-}
 
 
 def _lacks_credentials(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a run in training does with its copy of a run folder: it holds a lease, and sends changes.
+"""Holds the lease of a run folder for a run in training, and sends what changes in its copy.
 
 Each file that has changed is sent again as a whole: every few seconds, and whenever a checkpoint is
 committed. Checkpoints themselves are sent by whoever writes them.
@@ -25,12 +25,12 @@ _BYTES_A_SECOND = 2**20  # that a growing file may cost on average
 _MOST_BYTES_IN_MEMORY = 2**26
 
 # Files that stay here, and objects that are not fetched: locks, drafts, what is sent elsewhere.
-_OWN = re.compile(r"(^|/)\.|^wandb/")
+_STAYS_HERE = re.compile(r"(^|/)\.|^wandb/")
 
 
-def is_own(name: str) -> bool:
+def stays_here(name: str) -> bool:
     """Returns True for files that are of one machine only."""
-    return _OWN.search(name) is not None
+    return _STAYS_HERE.search(name) is not None
 
 
 class Hold:
@@ -71,6 +71,7 @@ class Hold:
 
     def abandon(self) -> None:
         """Stops sending and renewing the lease; it expires by itself if the store is away."""
+        self._store.is_closing.set()
         self._stop()
         self.lease.abandon()
 
@@ -126,7 +127,7 @@ class Hold:
                 folders[:] = [name for name in folders if name != CHECKPOINTS]
             for file in names:
                 name, path = (below / file).as_posix(), Path(parent, file)
-                if not is_own(name):
+                if not stays_here(name):
                     with contextlib.suppress(OSError):  # a draft that has become a file
                         status = path.stat()
                         if stat.S_ISREG(status.st_mode):

@@ -21,6 +21,7 @@ from typing import Any
 from absl import logging
 
 from charlstm.errors import UserError
+from charlstm.runtime.process_starts import start_ticks
 from charlstm.storage.patience import SECONDS_OF_A_RUNS_PATIENCE, SECONDS_OF_PATIENCE
 from charlstm.storage.store import Store
 
@@ -65,7 +66,8 @@ class Lease:
         if not self._store.create(name, content) or self._highest() != number + 1:
             return False
         self._number = number + 1
-        self._store.delete(f".lock.{old}" for old in range(max(1, number - 8), number + 1))
+        older = [other for other in self._numbers() if other < self._number]
+        self._store.delete(f".lock.{other}" for other in older)
         return True
 
     def _wait_until_dead(self, number: int) -> None:
@@ -176,7 +178,7 @@ class _Holder:
     def this_process(cls) -> "_Holder":
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, since, _kernel(), _started(pid))
+        return cls(socket.gethostname(), pid, since, _kernel(), start_ticks(pid))
 
     @classmethod
     def parse(cls, content: bytes) -> "_Holder":
@@ -190,7 +192,7 @@ class _Holder:
         """Returns True if the process ran on this machine and is known to have ended."""
         if not self.kernel or self.kernel != _kernel():
             return False
-        return _started(self.process) != self.started
+        return start_ticks(self.process) != self.started
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
@@ -201,13 +203,4 @@ def _kernel() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # no Linux
-        return ""
-
-
-def _started(pid: int) -> str:
-    """Returns when a process started; empty if there is none of that id, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except (OSError, IndexError):
         return ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from charlstm.errors import UserError
 from charlstm.storage.layout import CHECKPOINTS
 from charlstm.storage.patience import SECONDS_OF_A_RUNS_PATIENCE
+from charlstm.storage.schemes import SCHEMES
 
 if TYPE_CHECKING:
     from charlstm.storage.copies import Copy
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 # An address, also one that was made a `Path`, which keeps a single slash.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+([^/].*)", re.DOTALL)
 _ODD = re.compile(r"[#?*\[\]]|::|(^|/)\.{1,2}(/|$)")  # what libraries take for something else
-_RUN_SCHEMES = "gs", "gcs", "s3", "s3a"
 _IN_RUN = re.compile(rf"(.+)/({CHECKPOINTS}(?:/\d+)?)")
 
 # Of this process. What is read again has the same copy; each run in training has its own.
@@ -52,19 +52,17 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     Raises:
       UserError: no run can be in such a place, or it cannot be reached.
     """
-    in_training = _place(Path(path))
-    if in_training is not None and in_training[0].is_for_training:
-        # What is read is read from the store: a run changes its copy at any moment.
-        path = f"{in_training[0].address}/{in_training[1]}"
+    for copy, name in _places(Path(path)):
+        if copy.is_for_training:  # a run changes it at any moment: read what is in the store
+            path = f"{copy.address}/{name}"
     if not is_address(path):
         return Path(os.path.expanduser(path))
     address, below = _split(path)
-    copy = _for_readers.get(address)
-    if copy is None or copy.has_failed:
-        copy = _for_readers[address] = _new_copy(address)
+    if address not in _for_readers or _for_readers[address].has_failed:
+        _for_readers[address] = _new_copy(address)
     if refreshed:
-        copy.refresh()
-    return copy.folder / below
+        _for_readers[address].refresh()
+    return _for_readers[address].folder / below
 
 
 def local_to_train(path: str | Path) -> Path:
@@ -95,7 +93,7 @@ def _new_copy(address: str, is_for_training: bool = False) -> "Copy":
             f"{address}: the address of a run has no #, ?, *, [, ] or ::, and no part . or ..: "
             "choose another name"
         )
-    if scheme not in _RUN_SCHEMES:
+    if scheme not in SCHEMES or not SCHEMES[scheme].is_store:
         raise UserError(
             f"{address}: no run can be at a {scheme}:// address: give gs://BUCKET/FOLDER, "
             "s3://BUCKET/FOLDER, or a folder of a mounted file system"
@@ -140,7 +138,7 @@ def where_copied(folder: Path) -> str:
 
 def is_shared(folder: Path) -> bool:
     """Returns True if all processes of a run see one folder; False if each has a copy."""
-    return _place(folder) is None
+    return not _places(folder)
 
 
 def hold(folder: Path) -> None:
@@ -240,15 +238,10 @@ def clear_unfinished(run: Path) -> None:
         copy.clear_unfinished()
 
 
-def _place(path: Path) -> tuple["Copy", str] | None:
-    """Returns the copy that a path is in, and its name there; None if it is in none."""
+def _places(path: Path) -> list[tuple["Copy", str]]:
+    """Returns the copy that a path is in and its name there, if it is in one: one pair or none."""
     for copy in _copies:
         with contextlib.suppress(ValueError):
             name = path.relative_to(copy.folder).as_posix()
-            return copy, "" if name == "." else name
-    return None
-
-
-def _places(path: Path) -> list[tuple["Copy", str]]:
-    found = _place(path)
-    return [] if found is None else [found]
+            return [(copy, "" if name == "." else name)]
+    return []

@@ -20,12 +20,12 @@ from absl import logging
 from charlstm.errors import UserError
 from charlstm.storage.failures import StoreError, failure, is_transient
 from charlstm.storage.patience import SECONDS_OF_PATIENCE
+from charlstm.storage.schemes import GOOGLE, SCHEMES
 
 T = TypeVar("T")
 
 _MOST_SECONDS_BETWEEN_TRIES = 10.0
 _AT_ONCE = 8  # transfers
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3", "http": "gcs", "https": "gcs"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Store:
 
 def _connect(address: str) -> tuple[Any, str]:
     """Returns the file system of an address, and the path in it."""
-    scheme = address.partition(":")[0]
+    scheme = SCHEMES[address.partition(":")[0]]
     # Without this, gcsfs asks another service, which has to be enabled, what kind a bucket is.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
@@ -262,7 +262,7 @@ def _connect(address: str) -> tuple[Any, str]:
         for name in ("gcsfs", "s3fs", "fsspec", "aiobotocore", "botocore"):
             standard_logging.getLogger(name).setLevel(standard_logging.CRITICAL)
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-        if scheme in ("gs", "gcs"):
+        if scheme is GOOGLE:
             import aiohttp
 
             # A store that falls silent is away; gcsfs would wait for it without end.
@@ -277,7 +277,7 @@ def _connect(address: str) -> tuple[Any, str]:
         return files, root
     except ImportError as error:
         raise UserError(
-            f"{address} needs an extra: pip install 'charlstm[{_EXTRAS[scheme]}]'"
+            f"{address} needs an extra: pip install 'charlstm[{scheme.extra}]'"
         ) from error
     except Exception as error:  # of many classes
         raise failure(error, address) from error

@@ -8,8 +8,9 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+
+from charlstm.runtime.process_starts import start_ticks
 
 # Every run counts these; the hooks of a user are counted under names of their own.
 CAUSES = ("start", "compile", "restore", "save", "evaluation", "sampling", "input")
@@ -91,9 +92,8 @@ def process_began() -> float:
     """Returns when this process began, by `time.monotonic`; now, where the system does not say."""
     now = time.monotonic()
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[19])  # since the machine's start, the time it slept included
+        ticks = int(start_ticks(os.getpid()))  # of time in which the machine slept too
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
+    except (OSError, ValueError, AttributeError):
         return now
     return now - age

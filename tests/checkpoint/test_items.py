@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
-from processes import free_port
+from processes import free_port, run_together
 
 SAVES = """
 import asyncio, sys
@@ -19,7 +19,7 @@ jax.distributed.initialize(address, 2, process, cluster_detection_method="deacti
 
 from orbax.checkpoint._src.path import async_path
 
-from charlstm.checkpoint.items import items_of
+from charlstm.checkpoint.items import Items
 
 mkdir = async_path.mkdir
 
@@ -34,7 +34,7 @@ mesh = jax.make_mesh((4,), ("data",))
 split, whole = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (["data"], []))
 weight = jax.jit(lambda: jnp.arange(32.0).reshape(8, 4), out_shardings=split)()
 bias = jax.jit(lambda: jnp.ones(5, jnp.bfloat16), out_shardings=whole)()
-items = items_of(is_shared=False)
+items = Items(is_shared=False)
 for step in ("1", "2"):
     items.save(folder / step, {"params": {"weight": weight}, "progress": {"bias": bias}})
     items.wait()
@@ -59,14 +59,12 @@ def test_shards_from_folders_of_their_own_are_one_checkpoint(environment, tmp_pa
     for folder in folders:
         folder.mkdir()
     command = [sys.executable, "-c", SAVES, address]
-    both = [
-        subprocess.Popen(
-            [*command, str(process), str(folder)], env=environment, stderr=subprocess.PIPE
-        )
-        for process, folder in enumerate(folders)
-    ]
-    said = [process.communicate(timeout=120)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    both = run_together(
+        [[*command, process, folder] for process, folder in enumerate(folders)],
+        [environment] * 2,
+        120,
+    )
+    assert [code for code, _, _ in both] == [0, 0], both
     files = [
         {path.relative_to(folder / "2") for path in (folder / "2").rglob("*") if path.is_file()}
         for folder in folders

@@ -1,10 +1,9 @@
 """mpirun, as launch/README.md has it."""
 
 import signal
-import subprocess
 
 import pytest
-from launched_runs import final_parameters, last_logged_step, wait_until
+from launched_runs import final_parameters, last_logged_step, logged_processes, said, wait_until
 from run_folders import checkpoints
 
 MPIRUN = ["mpirun", "-n", "2", "--oversubscribe"]
@@ -15,25 +14,9 @@ AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 @pytest.fixture
 def mpirun(user, train_flags, tmp_path):
     """Starts the small run on two ranks; ends it if the test fails."""
-    started = []
-
-    def start():
-        command = [*MPIRUN, "charlstm", "train", *train_flags(tmp_path / "run")]
-        log = (tmp_path / f"log-{len(started)}").open("w+")
-        started.append(subprocess.Popen(command, env=user | AS_ROOT, stdout=log, stderr=log))
-        started[-1].log = log
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.log.close()
-
-
-def said(process):
-    process.log.seek(0)
-    return process.log.read()
+    command = [*MPIRUN, "charlstm", "train"]
+    with logged_processes(tmp_path) as start:
+        yield lambda: start([*command, *train_flags(tmp_path / "run")], user | AS_ROOT)
 
 
 def test_sigusr1_saves_and_the_next_mpirun_goes_on_exactly(mpirun, uninterrupted, tmp_path):

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launched_runs import LAUNCH, final_parameters, last_logged_step, wait_until
+from launched_runs import (
+    LAUNCH,
+    final_parameters,
+    last_logged_step,
+    logged_processes,
+    said,
+    wait_until,
+)
 from run_folders import checkpoints
 
 pytestmark = pytest.mark.skipif(
@@ -53,29 +60,9 @@ def cluster(user, free_port, tmp_path_factory):
 @pytest.fixture
 def train(cluster, train_flags, tmp_path):
     """Starts the small run on two workers; ends it if the test fails."""
-    started = []
-
-    def start():
-        command = [sys.executable, LAUNCH / "ray_train.py", "--num_workers=2", "--"]
-        log = (tmp_path / f"log-{len(started)}").open("w+")
-        started.append(
-            subprocess.Popen(
-                [*command, *train_flags(tmp_path / "run")], env=cluster, stdout=log, stderr=log
-            )
-        )
-        started[-1].log = log
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.log.close()
-
-
-def said(process):
-    process.log.seek(0)
-    return process.log.read()
+    command = [sys.executable, LAUNCH / "ray_train.py", "--num_workers=2", "--"]
+    with logged_processes(tmp_path) as start:
+        yield lambda: start([*command, *train_flags(tmp_path / "run")], cluster)
 
 
 def ranks(run):

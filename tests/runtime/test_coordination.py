@@ -1,9 +1,8 @@
 """Several processes end together."""
 
-import subprocess
 import sys
 
-from processes import free_port
+from processes import free_port, run_together
 
 FAILS_LATE = """
 import sys, time
@@ -21,16 +20,8 @@ coordination.leave(2)
 def test_processes_that_fail_for_the_same_reason_all_say_so_however_slow_they_are(environment):
     """The death of process 0 ends the others at once, so it waits for those behind it."""
     address = f"127.0.0.1:{free_port()}"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", FAILS_LATE, address, str(process), str(late)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process, late in enumerate((0, 5))
-    ]
-    said = [process.communicate(timeout=90)[1] for process in both]
-    assert [process.returncode for process in both] == [2, 2], said
-    for process, text in enumerate(said):
-        assert f"process {process} says why" in text
+    command = [sys.executable, "-c", FAILS_LATE, address]
+    both = run_together([[*command, 0, 0], [*command, 1, 5]], [environment] * 2, 90)
+    assert [code for code, _, _ in both] == [2, 2], both
+    for process, (_, _, errors) in enumerate(both):
+        assert f"process {process} says why" in errors

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from processes import SMALL, Group, free_port
+from processes import SMALL, Group, free_port, run_together
 from run_folders import checkpoints, curve, metrics, parameters
 
 from charlstm.checkpoint.metadata import read_metadata
@@ -224,18 +224,11 @@ charlstm.train(config, folder)
 def test_the_same_processes_train_again_after_they_were_stopped(environment, text_file, tmp_path):
     """What process 0 decided for the first training does not stop another in the second."""
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", TWICE, address]
-    both = [
-        subprocess.Popen(
-            [*command, str(process), str(tmp_path / "run"), str(text_file)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    commands = [
+        [sys.executable, "-c", TWICE, address, process, tmp_path / "run", text_file]
         for process in range(2)
     ]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert all("preempted" in output for output, _ in said)
+    both = run_together(commands, [environment] * 2, 120)
+    assert [code for code, _, _ in both] == [0, 0], both
+    assert all("preempted" in output for _, output, _ in both)
     assert checkpoints(tmp_path / "run")[-1] == 20

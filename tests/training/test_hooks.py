@@ -1,14 +1,13 @@
 """Hooks: a user's own, given to `charlstm.train`, and the profile."""
 
 import json
-import subprocess
 import sys
 import types
 
 import jax
 import numpy as np
 import pytest
-from processes import CHEAP
+from processes import CHEAP, run_together
 from run_folders import checkpoints, metrics, numbers, parameters
 
 import charlstm
@@ -304,18 +303,11 @@ def test_a_hook_has_the_whole_model_in_every_process_and_on_one_device(
     address = f"127.0.0.1:{free_port()}"
     place = {"JAX_COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2"}
     told = [tmp_path / f"told{process}" for process in range(2)]
-    started = [
-        subprocess.Popen(
-            [*command, str(told[process])],
-            env=environment | CHEAP | place | {"PROCESS_ID": str(process)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for process in range(2)
-    ]
-    said = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    both = run_together(
+        [[*command, file] for file in told],
+        [environment | CHEAP | place | {"PROCESS_ID": str(process)} for process in range(2)],
+    )
+    assert [code for code, _, _ in both] == [0, 0], both
     lines = [file.read_text().splitlines() for file in told]
     assert lines[0] == lines[1]
     first, last, end = lines[0]
