@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from charlstm.checkpoint.reading import read_best
@@ -16,11 +15,12 @@ from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.stack import Carry
 from charlstm.runtime import meshes
-from charlstm.sampling import decode, prompts
-from charlstm.sampling.decode import WHOLE, Decoder, Loaded, Settings, require
+from charlstm.sampling import prompts, texts
+from charlstm.sampling.decode import Decoder, Prefix
+from charlstm.sampling.settings import WHOLE, Settings, require
 
 Text = bytes | str  # a str is encoded as UTF-8
-State = decode.Prefix
+State = Prefix
 
 WINDOW_LENGTH = 256  # bytes of which the logits are computed in one call
 
@@ -102,8 +102,7 @@ class Model(LanguageModel):
         require("unknown", unknown, (str,), lambda _: True, "error, skip or a text")
         symbols = prompts.encode(self.alphabet, _as_bytes(data), unknown)
         with self._on_one_device():
-            copied = None if after is None else _copy(after)
-            return Decoder(1, Settings()).read(self._loaded, symbols, copied)
+            return Decoder(1, Settings()).read(self._loaded, symbols, after)
 
     def stream(
         self,
@@ -134,11 +133,7 @@ class Model(LanguageModel):
         settings = Settings(temperature, top_k, top_p)
         require("num_bytes", num_bytes, WHOLE, lambda v: v >= 0, "a whole number of 0 or more")
         require("seed", seed, WHOLE, lambda v: 0 <= v < 2**32, f"a whole number below {2**32}")
-        state = (
-            _copy(prompt)
-            if isinstance(prompt, decode.Prefix)
-            else self.read(prompt, unknown=unknown)
-        )
+        state = prompt if isinstance(prompt, Prefix) else self.read(prompt, unknown=unknown)
         return self._draw(state, num_bytes, settings, seed)
 
     def generate(self, prompt: Text | State, num_bytes: int, **settings: Any) -> bytes:
@@ -166,9 +161,9 @@ class Model(LanguageModel):
         return self.put(meshes.replicated(mesh)), mesh
 
     @functools.cached_property
-    def _loaded(self) -> Loaded:
+    def _loaded(self) -> texts.Loaded:
         with self._on_one_device() as (model, _):
-            return decode.load(model)
+            return texts.load(model)
 
     @contextlib.contextmanager
     def _on_one_device(self) -> Iterator[tuple[LanguageModel, jax.sharding.Mesh]]:
@@ -193,12 +188,6 @@ def _as_bytes(data: Text) -> bytes:
     if not found:
         raise UserError("the text is empty: give at least one byte, such as a line break")
     return found
-
-
-def _copy(state: State) -> State:
-    """Copies a state that is going to be used up."""
-    columns, logits = jax.tree.map(jnp.copy, (state.state, state.logits))
-    return State(columns, logits, state.num_read)
 
 
 @jax.jit

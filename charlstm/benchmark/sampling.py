@@ -11,7 +11,9 @@ from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
 from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
-from charlstm.sampling import decode
+from charlstm.sampling import texts
+from charlstm.sampling.decode import Decoder
+from charlstm.sampling.settings import Settings
 
 
 class Sampling:
@@ -36,15 +38,15 @@ class Sampling:
         self._mesh = mesh
         self._prompt = np.array([min(10, num_symbols - 1)], np.uint8)
         alphabet = Alphabet("corpus", bytes(range(num_symbols)))
-        settings = decode.Settings(temperature=TEMPERATURE)
-        self._decoder = decode.Decoder(num_texts, settings, meshes.DATA_AXIS)
+        settings = Settings(temperature=TEMPERATURE)
+        self._decoder = Decoder(num_texts, settings, meshes.DATA_AXIS)
         with jax.set_mesh(mesh):
             params = parameters.init_params(jax.random.key(0), model, num_symbols)
             network = Network.of(model, Target.of_mesh(mesh))
             if dtype is not None:
                 network = network.in_dtype(dtype)
             untrained = LanguageModel(params, alphabet, network)
-            self._loaded = decode.load(untrained.put(meshes.replicated(mesh)))
+            self._loaded = texts.load(untrained.put(meshes.replicated(mesh)))
         self.advance(1)
 
     def advance(self, count: int) -> None:

@@ -57,7 +57,9 @@ def main(argv: Sequence[str]) -> None:
     from charlstm.checkpoint.reading import read_best
     from charlstm.model.language_model import LanguageModel
     from charlstm.runtime import meshes, xla
-    from charlstm.sampling import clamping, decode, prompts
+    from charlstm.sampling import clamping, prompts, texts
+    from charlstm.sampling.decode import Decoder
+    from charlstm.sampling.settings import Settings
 
     xla.keep_compiled_programs()
     mesh = meshes.make_sampling_mesh(_NUM_SAMPLES.value)
@@ -66,10 +68,10 @@ def main(argv: Sequence[str]) -> None:
         clamps = clamping.parse(_FORCE.value, *model.shape)
         prompt = prompts.default(model.alphabet) if given is None else given
         symbols = prompts.encode(model.alphabet, prompt, _UNKNOWN.value)
-        settings = decode.Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
+        settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
         logging.info("checkpoint: %s", folder)
-        decoder = decode.Decoder(_NUM_SAMPLES.value, settings, meshes.DATA_AXIS)
-        pieces = decoder(decode.load(model), symbols, _NUM_BYTES.value, _SEED.value)
+        decoder = Decoder(_NUM_SAMPLES.value, settings, meshes.DATA_AXIS)
+        pieces = decoder(texts.load(model), symbols, _NUM_BYTES.value, _SEED.value)
         _show(model.alphabet, model.alphabet.decode(symbols) if _ECHO.value else b"", pieces)
 
 

@@ -18,7 +18,9 @@ from charlstm.runtime.shardings import dimension, specify
 from charlstm.runtime.targets import Target
 
 # A CPU reads a bfloat16 weight of as many numbers faster for two columns than for one: XLA (jaxlib
-# 0.10) reads it at a quarter of the memory's rate for one. A smaller one stays in the cache.
+# 0.10) reads it at a quarter of the memory's rate for one. Smaller ones stay in the cache. A model
+# with such a weight doubles the column in all its products, for they are added up in another order
+# for one column than for any other number: then a text's bits do not depend on that number.
 _SLOW_FOR_A_COLUMN = 2**20
 
 
@@ -84,7 +86,7 @@ def decode_step(
       The logits of what comes next [V, B] float32, and the state after.
     """
     cell, dtype = network.cell, weights.head.dtype
-    target = network.compute.target
+    doubles = _doubles(network.compute.target, weights)
     rows = specify(dimension(symbols, 0), None)
     looked_up = weights.table.at[symbols.astype(jnp.int32)].get(
         out_sharding=rows, mode="promise_in_bounds"
@@ -93,16 +95,16 @@ def decode_step(
     def run_layer(index: int, inputs: jax.Array, state: State) -> tuple[jax.Array, State]:
         (h, c), weight, vectors = state, weights.layers[index], weights.vectors[index]
         if index == 0:
-            share, recurrent = inputs, _product(target, weight, h)
+            share, recurrent = inputs, _product(weight, h, doubles)
         elif cell.is_additive:
             column = jnp.concatenate([inputs.astype(dtype), h.astype(dtype)])
             # Made real: gathered inside the product, it would be copied for every block of it.
             column = jax.lax.optimization_barrier(column)
-            share, recurrent = vectors["bias"], _product(target, weight, column)
+            share, recurrent = vectors["bias"], _product(weight, column, doubles)
         else:
             size = inputs.shape[0]
-            share = cell.input_share(vectors, _product(target, weight[:, :size], inputs), 0)
-            recurrent = _product(target, weight[:, size:], h)
+            share = cell.input_share(vectors, _product(weight[:, :size], inputs, doubles), 0)
+            recurrent = _product(weight[:, size:], h, doubles)
         own = cell.step_parameters(vectors)
         h, c, _ = cell.forward(own, share, recurrent, c, 0, jnp.float32)
         return h, (h, c)
@@ -110,15 +112,20 @@ def decode_step(
     states = list(zip(state.h, state.c, strict=True))
     first = looked_up.T.astype(jnp.float32)
     total, after = walk(run_layer, first, states, None, network.connections)
-    logits = _product(target, weights.head, total) + weights.head_bias[:, None]
+    logits = _product(weights.head, total, doubles) + weights.head_bias[:, None]
     return logits, DecodeState([h for h, _ in after], [c for _, c in after])
 
 
-def _product(target: Target, weight: jax.Array, columns: jax.Array) -> jax.Array:
+def _doubles(target: Target, weights: DecodeWeights) -> bool:
+    """Returns True if the column of a single text is to be doubled."""
+    largest = max(weight.size for weight in weights.layers)
+    return target.is_cpu and weights.head.dtype == jnp.bfloat16 and largest >= _SLOW_FOR_A_COLUMN
+
+
+def _product(weight: jax.Array, columns: jax.Array, doubles: bool) -> jax.Array:
     """[G, B] float32, the product of a weight [G, F] and columns [F, B]."""
     columns = columns.astype(weight.dtype)
-    is_slow = weight.dtype == jnp.bfloat16 and weight.size >= _SLOW_FOR_A_COLUMN
-    if columns.shape[1] == 1 and target.is_cpu and is_slow:
+    if columns.shape[1] == 1 and doubles:
         pair = jax.lax.optimization_barrier(jnp.concatenate([columns, columns], axis=1))
         return jnp.matmul(weight, pair, preferred_element_type=jnp.float32)[:, :1]
     return jnp.matmul(weight, columns, preferred_element_type=jnp.float32)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Below this temperature, rounding errors of the quotients would be felt in their exponentials.
 _SMALL = 0.1
@@ -9,44 +10,49 @@ _SMALL = 0.1
 _LEAST, _MOST = 2.0**-126, 2.0**126
 
 
-def divide(logits: jax.Array, temperature: float, axis: int = -1) -> jax.Array:
-    """Returns logits divided by a temperature above 0; a small one makes the largest of them 0.
+def in_range(temperature: float) -> np.float32:
+    """Returns a temperature as `tempered` takes it: 0, or one with an inverse in float32."""
+    return np.float32(temperature and min(max(temperature, _LEAST), _MOST))
+
+
+def tempered(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Returns logits divided by temperatures, less their maximum.
 
     Their probabilities are exact at any temperature: the likeliest symbol's quotient is 0, and
-    those of others may overflow to -inf.
+    those of others may overflow to -inf. At 0 the likeliest alone have a probability.
 
     Args:
-      logits: float32.
-      temperature: any number above 0.
-      axis: of the symbols.
+      logits: [V, B] float32.
+      temperature: [B] float32, see `in_range`.
     """
-    if temperature < _SMALL:  # else as it is, so that a seed gives the text that it always gave
-        logits = logits - jnp.max(logits, axis, keepdims=True)
-    return logits / min(max(temperature, _LEAST), _MOST)
+    most = jnp.max(logits, axis=0)
+    # Else as they are, so that a seed gives the text that it always gave.
+    shift = jnp.where(temperature < _SMALL, most, 0)
+    divisor = jnp.maximum(temperature, _LEAST)
+    return (logits - shift) / divisor - (most - shift) / divisor
 
 
 def filter_logits(
-    logits: jax.Array, top_k: int, top_p: float, temperature: float = 1.0
+    logits: jax.Array, top_k: jax.Array, top_p: jax.Array, temperature: jax.Array
 ) -> jax.Array:
     """Returns logits with unlikely symbols ruled out (-inf).
 
     Args:
-      logits: [B, V] float32, not divided by the temperature: at extreme ones the order is lost.
-      top_k: only the k likeliest stay (ties with the k-th too); 0 keeps all.
-      top_p: only the smallest set of likeliest symbols whose probabilities reach top_p stays
-        (nucleus sampling, Holtzman et al. 2020); 1 keeps all.
-      temperature: of these probabilities.
+      logits: [V, B] float32, not divided by the temperature: at extreme ones the order is lost.
+      top_k: [B] int32; only the k likeliest stay (ties with the k-th too); 0 keeps all.
+      top_p: [B] float32; only the smallest set of likeliest symbols whose probabilities reach top_p
+        stays (nucleus sampling, Holtzman et al. 2020); 1 keeps all.
+      temperature: [B] float32, of these probabilities; see `tempered`.
 
     Returns:
-      [B, V] float32.
+      [V, B] float32.
     """
-    if 0 < top_k < logits.shape[-1]:
-        least = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits < least, -jnp.inf, logits)
-    if top_p < 1:
-        ranked = jnp.sort(logits, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(divide(ranked, temperature), axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        least = jnp.min(ranked, axis=-1, keepdims=True, where=before < top_p, initial=jnp.inf)
-        logits = jnp.where(logits < least, -jnp.inf, logits)
-    return logits
+    ranked = jnp.sort(logits, axis=0, descending=True)
+    is_among = (jnp.arange(len(ranked))[:, None] < top_k) | (top_k == 0)
+    kth = jnp.min(ranked, axis=0, where=is_among, initial=jnp.inf)
+    ranked = jnp.where(ranked < kth, -jnp.inf, ranked)
+    probabilities = jax.nn.softmax(tempered(ranked, temperature), axis=0)
+    before = jnp.cumsum(probabilities, axis=0) - probabilities
+    stays = (before < top_p) | (top_p >= 1)
+    least = jnp.min(ranked, axis=0, where=stays & (ranked >= kth), initial=jnp.inf)
+    return jnp.where(logits < least, -jnp.inf, logits)

@@ -27,8 +27,9 @@ from charlstm.data.ngrams import describe_position
 from charlstm.errors import UserError, in_one_line
 from charlstm.evaluation.evaluator import Evaluator
 from charlstm.runtime import coordination
-from charlstm.sampling import decode
-from charlstm.sampling.decode import Decoder, Settings
+from charlstm.sampling import texts
+from charlstm.sampling.decode import Decoder
+from charlstm.sampling.settings import Settings
 from charlstm.sampling.text import printable
 from charlstm.training.accumulator import summary
 from charlstm.training.diagnosis import checks
@@ -237,7 +238,7 @@ class Sample(Hook):
         """See `Hook`."""
         # Every process draws the same; process 0 alone writes it down.
         pieces = []
-        loaded, seed = decode.load(run.whole_model()), self._training.seed
+        loaded, seed = texts.load(run.whole_model()), self._training.seed
         for piece in self._decoder(loaded, self._prompt, SAMPLE_BYTES, seed):
             pieces.append(piece[0])
             if run.control.should_stop():

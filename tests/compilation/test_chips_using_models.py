@@ -12,9 +12,10 @@ from charlstm.evaluation import dynamic, evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
-from charlstm.sampling import decode
+from charlstm.sampling import texts
 from charlstm.sampling.clamping import Clamp
-from charlstm.sampling.decode import Settings
+from charlstm.sampling.settings import Settings
+from charlstm.sampling.texts import Draws, Given
 
 DRAWING = {
     "plain": Settings(0.8),
@@ -74,31 +75,25 @@ def require(compiled, donated):
     return text
 
 
-def drawing(chip, settings, batch=4):
-    """Compiles the loop that draws symbols; returns its text."""
-    weights = chip.shapes_of(decode._lay_out, chip.model)
-
-    def beginning(model):
-        carry = decode._zero_carry(model, batch, None)
-        return decode._turn(carry, jnp.zeros((batch, BYTES.size)))
-
-    state, logits = chip.shapes_of(beginning, chip.model)
-    key = chip.shapes_of(lambda: jax.random.key(0))
-    numbers = [chip.array((), np.int32)] * 3
+def drawing(chip, settings, batch=4, record=False):
+    """Compiles the loop that reads a prompt and draws symbols; returns its text."""
+    loaded = texts.Loaded(chip.model.replace(params={}), chip.shapes_of(texts._lay_out, chip.model))
+    before = chip.shapes_of(lambda: texts.fresh(loaded_like(loaded), batch))
+    given = Given(chip.array((32, batch)), *[chip.array((batch,), np.int32)] * 2)
+    draws = chip.shapes_of(lambda: Draws.alike(batch, settings, 0))
+    cells = chip.array((8, batch), np.int32) if record else None
     compiled = chip.compile(
-        decode._decode, chip.model, weights, state, logits, key, *numbers, settings=settings
+        texts.advance,
+        *(loaded, before, given, draws, chip.array((), np.int32), cells),
+        filters=settings.filters,
+        clamps=settings.clamps,
     )
-    return require(compiled, bytes_of((state, logits)))
+    return require(compiled, bytes_of((before.state, before.logits)))
 
 
-def reading(chip, length=64, batch=4):
-    """Compiles the reading of a prompt."""
-    weights = chip.shapes_of(decode._lay_out, chip.model)
-    carry = chip.shapes_of(lambda model: model.zero_carry(batch), chip.model)
-    compiled = chip.compile(
-        decode._prefill, chip.model, weights, carry, chip.array((length, batch)), clamps=()
-    )
-    return require(compiled, bytes_of(carry))
+def loaded_like(loaded):
+    """Returns zeros of the shapes of what is loaded."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), loaded)
 
 
 def scoring(chip, is_fresh, rows=8, length=32):
@@ -145,7 +140,7 @@ class UsingAModel:
 
     @pytest.mark.parametrize("fields", READING.values(), ids=READING)
     def test_reading_a_prompt(self, fields):
-        reading(Chip(self.topology, fields))
+        drawing(Chip(self.topology, fields), Settings(0.8), record=True)
 
     @pytest.mark.parametrize("is_fresh", [False, True])
     def test_scoring_a_text(self, is_fresh):

@@ -6,9 +6,10 @@ import pytest
 from models import model_of
 
 from charlstm.errors import UserError
-from charlstm.sampling import decode
+from charlstm.sampling import texts
 from charlstm.sampling.clamping import Clamp, parse
-from charlstm.sampling.decode import Decoder, Settings
+from charlstm.sampling.decode import Decoder
+from charlstm.sampling.settings import Settings
 
 
 def greedy_by_reference(params, prompt, num_symbols, clamps):
@@ -33,7 +34,7 @@ def test_clamped_cells_change_the_text_as_the_reference_says(clamps):
     assert len(wanted) == 40 and (
         not clamps or wanted != greedy_by_reference(params, prompt, 40, ())
     )
-    loaded = decode.load(model_of(params, b"\n abcdefghi"))
+    loaded = texts.load(model_of(params, b"\n abcdefghi"))
     decoder = Decoder(2, Settings(temperature=0, clamps=clamps))
     drawn = np.concatenate(list(decoder(loaded, prompt, 40, seed=0)), axis=1)
     assert drawn.tolist() == [wanted, wanted]

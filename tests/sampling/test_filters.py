@@ -1,20 +1,38 @@
 """Filters keep the symbols that their definitions keep."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from charlstm.errors import UserError
-from charlstm.sampling.decode import Settings, draw
+from charlstm.sampling import texts
 from charlstm.sampling.filters import filter_logits
+from charlstm.sampling.settings import Settings
+from charlstm.sampling.texts import Draws
 
 PROBABILITIES = np.array([[0.4, 0.05, 0.3, 0.05, 0.2], [0.05, 0.9, 0.02, 0.02, 0.01]])
 
 
 def kept(top_k=0, top_p=1.0):
-    filtered = filter_logits(jnp.log(PROBABILITIES), top_k, top_p)
-    return [np.flatnonzero(np.isfinite(row)).tolist() for row in np.asarray(filtered)]
+    draws = Draws.alike(2, Settings(top_k=top_k, top_p=top_p), seed=0)
+    logits = jnp.log(PROBABILITIES).T
+    filtered = filter_logits(logits, draws.top_k, draws.top_p, draws.temperature)
+    return [np.flatnonzero(np.isfinite(row)).tolist() for row in np.asarray(filtered).T]
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def draw(logits, chances, settings):
+    """What is drawn, in the program that filters; without filters in the other one as well."""
+    draws = Draws.alike(logits.shape[1], settings, seed=0)
+    chances = jnp.where(draws.temperature == 0, 0, chances)
+    drawn = texts.draw(logits, chances, draws, filters=True)
+    if settings.filters:
+        return drawn
+    plain = texts.draw(logits, chances, draws, filters=False)
+    return jnp.where(plain == drawn, drawn, 255)
 
 
 def test_no_filter_keeps_everything():

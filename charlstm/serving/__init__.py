@@ -1,0 +1,1 @@
+"""A server of completions: requests share the batch, and join and leave it between chunks."""

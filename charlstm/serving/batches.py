@@ -1,0 +1,188 @@
+"""Batches of texts on the devices: columns put in and taken out, and advanced in chunks.
+
+There are a few widths, so that a lone text is not slowed down by empty columns, and a few compiled
+programs serve any load.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from charlstm.model.decode_step import DecodeState
+from charlstm.model.language_model import LanguageModel
+from charlstm.runtime import meshes
+from charlstm.sampling import texts
+from charlstm.sampling.settings import Settings
+from charlstm.sampling.texts import Draws, Given, Loaded, Texts
+from charlstm.serving.prompt_cache import Column
+
+# The widths, and the most time steps of a chunk of each: what is drawn beyond a text's end is lost.
+WIDTHS = {1: 128, 8: 128, 64: 64, 512: 16}
+# The cells that a text may have recorded.
+MOST_CELLS = 64
+# From this width on the columns are split over the devices.
+SPLIT_FROM = 64
+# Time steps of the program that is looked at by `agree`.
+_CHECKED_STEPS = 16
+
+
+class Chunk(NamedTuple):
+    """What a batch read and drew; see `texts.advance`.
+
+    Attributes:
+      read: uint8 [n, B].
+      logits: float32 [n, V, B], or None.
+      cells: float32 [n, 64, B], or None.
+    """
+
+    read: np.ndarray
+    logits: np.ndarray | None
+    cells: np.ndarray | None
+
+
+class Programs:
+    """The compiled programs of one model, and its weights on the devices.
+
+    Args:
+      model: the model.
+      most: the largest width.
+    """
+
+    def __init__(self, model: LanguageModel, most: int):
+        self.model = model
+        self.widths = [width for width in WIDTHS if width <= max(1, most)]
+        devices = jax.local_devices()
+        count = len(devices) if devices[0].platform == "cpu" else 1
+        alone = meshes.single_device_mesh(devices[0])
+        wide = meshes.make_mesh(count, devices=devices[:count])
+        self._compiled: set[tuple[int, bool, bool]] = set()
+        self._meshes: dict[int, jax.sharding.Mesh] = {}
+        self._loaded: dict[jax.sharding.Mesh, Loaded] = {}
+        for width in self.widths:
+            is_split = width >= SPLIT_FROM and width % count == 0 and count > 1
+            mesh = wide if is_split else alone
+            self._meshes[width] = mesh
+            if mesh not in self._loaded:
+                with jax.set_mesh(mesh):
+                    self._loaded[mesh] = texts.load(model.put(meshes.replicated(mesh)))
+
+    def width_for(self, count: int) -> int:
+        """Returns the smallest width that holds `count` texts, or the largest there is."""
+        return next((width for width in self.widths if width >= count), self.widths[-1])
+
+    def place(self, columns: Sequence[Column | None], width: int) -> Texts:
+        """Puts columns side by side on the devices; None, and what is missing, is a new text."""
+        num_layers, hidden_size = self.model.shape
+        h = [np.zeros((hidden_size, width), np.float32) for _ in range(num_layers)]
+        c = [np.zeros((hidden_size, width), np.float32) for _ in range(num_layers)]
+        logits = np.zeros((self.model.alphabet.size, width), np.float32)
+        num_read = np.zeros(width, np.int32)
+        for index, column in enumerate(columns):
+            if column is not None:
+                for layer in range(num_layers):
+                    h[layer][:, index] = column.h[layer]
+                    c[layer][:, index] = column.c[layer]
+                logits[:, index], num_read[index] = column.logits, column.num_read
+        placed: Any = Texts(DecodeState(h, c), logits, num_read)  # type: ignore[arg-type]
+        if self._meshes[width].size > 1:
+            return self._split(placed, width)
+        return jax.device_put(placed, meshes.replicated(self._meshes[width]))
+
+    def columns(self, placed: Texts, indices: Sequence[int]) -> list[Column]:
+        """Returns columns of texts, on the host."""
+        host = jax.device_get(placed)
+        return [
+            Column(
+                [layer[:, index].copy() for layer in host.state.h],
+                [layer[:, index].copy() for layer in host.state.c],
+                host.logits[:, index].copy(),
+                int(host.num_read[index]),
+            )
+            for index in indices
+        ]
+
+    def advance(
+        self,
+        placed: Texts,
+        width: int,
+        given: Given,
+        draws: Draws,
+        num_steps: int,
+        cells: np.ndarray | None,
+        filters: bool,
+    ) -> tuple[Texts, Chunk]:
+        """Advances a batch; the arguments are those of `texts.advance`, which uses `placed` up."""
+        mesh = self._meshes[width]
+        with jax.set_mesh(mesh):
+            placed, read, record = texts.advance(
+                self._loaded[mesh],
+                placed,
+                *self._split((given, draws), width),
+                np.int32(num_steps),
+                self._split(cells, width),
+                filters=filters,
+            )
+            read, record = jax.device_get((read, record))  # one wait for all of it
+        part = slice(num_steps)
+        if record is None:
+            return placed, Chunk(read[part], None, None)
+        return placed, Chunk(read[part], record.logits[part], record.cells[part])
+
+    def compile(self, width: int, records: bool, filters: bool) -> None:
+        """Compiles one of the programs, if it is not compiled."""
+        program = width, records, filters
+        if program in self._compiled:
+            return
+        cells = np.zeros((MOST_CELLS, width), np.int32) if records else None
+        draws = Draws.alike(width, Settings(), 0)
+        self.advance(self.place([], width), width, nothing_given(width), draws, 1, cells, filters)
+        self._compiled.add(program)
+
+    def agree(self) -> bool:
+        """Returns True if a text comes out the same, bit for bit, in a batch of any width.
+
+        It is a matter of the order in which products are added up, which depends on shapes alone.
+        So one text shows it.
+        """
+        symbols = np.random.default_rng(0).integers(0, self.model.alphabet.size, _CHECKED_STEPS)
+        found = []
+        for width in self.widths:
+            given = nothing_given(width)
+            given.symbols[:_CHECKED_STEPS] = symbols[:, None]
+            given.count[:] = _CHECKED_STEPS // 2
+            draws = Draws.alike(width, Settings(), 0)
+            draws.lane[:] = 0
+            placed = self.place([], width)
+            placed, chunk = self.advance(placed, width, given, draws, _CHECKED_STEPS, None, False)
+            for column in self.columns(placed, (0, width - 1)):
+                parts = (*column.h, *column.c, column.logits)
+                found.append((chunk.read[:, 0].tobytes(), *(part.tobytes() for part in parts)))
+        return all(one == found[0] for one in found)
+
+    def seconds_per_step(self, width: int) -> float:
+        """Returns how long a time step takes: of two chunks, the faster one."""
+        placed, draws, taken = self.place([], width), Draws.alike(width, Settings(), 0), []
+        for _ in range(2):
+            begin = time.perf_counter()
+            placed, _ = self.advance(placed, width, nothing_given(width), draws, 16, None, False)
+            taken.append((time.perf_counter() - begin) / 16)
+        return min(taken)
+
+    def _split(self, arrays: Any, width: int) -> Any:
+        """Splits arrays over the devices of a width, by their last dimension."""
+        mesh = self._meshes[width]
+        if mesh.size == 1:
+            return arrays
+        shardings = jax.tree.map(
+            lambda array: meshes.split_streams(mesh, axis=array.ndim - 1, ndim=array.ndim), arrays
+        )
+        return jax.device_put(arrays, shardings)
+
+
+def nothing_given(width: int) -> Given:
+    """Returns that no text of a batch has anything to read."""
+    count, num_drawn = np.zeros((2, width), np.int32)
+    return Given(np.zeros((WIDTHS[width], width), np.uint8), count, num_drawn)
