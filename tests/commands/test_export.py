@@ -109,3 +109,27 @@ def test_a_damaged_file_ends_every_command_with_one_line(charlstm, file, text_fi
         assert done.returncode == 2 and done.stdout == ""
         assert "it is cut off" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("run/checkpoints/*")) and not (tmp_path / "page.html").exists()
+
+
+def test_a_suffix_chooses_the_format(charlstm, trained, tmp_path):
+    done = charlstm("export", trained, f"--output={tmp_path / 'model.onnx'}")
+    assert done.returncode == 0, done.stderr
+    import onnx
+
+    assert onnx.load(tmp_path / "model.onnx").producer_name == "charlstm"
+
+
+@pytest.mark.parametrize("kind", ["onnx"])
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    charlstm, environment, trained, tmp_path, kind
+):
+    """Behind a folder in which the library cannot be imported."""
+    library = {"onnx": "onnx"}[kind]
+    (tmp_path / f"{library}.py").write_text("raise ImportError('not here')")
+    places = [str(tmp_path), os.getcwd(), environment.get("PYTHONPATH", "")]
+    without = environment | {"PYTHONPATH": os.pathsep.join(places)}
+    output = tmp_path / f"model.{kind}"
+    done = charlstm("export", trained, f"--output={output}", env=without)
+    assert done.returncode == 2 and not output.exists()
+    complaint = f"charlstm: --format={kind} needs an extra: pip install 'charlstm[{kind}]'\n"
+    assert done.stderr == complaint
