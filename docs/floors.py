@@ -20,6 +20,7 @@ FLOORS: list[dict[str, str]] = [
         "report": "a page with the curves of runs",
         "inspection": "a page with the cells of a model",
         "benchmark": "how fast training and sampling are",
+        "exporting": "models in formats that other programs read",
     },
     {"compilation": "compiling for chips that are not there"},
     {"training": "the loop, its hooks, and what a run owns"},

@@ -192,10 +192,14 @@ def wait_until(page, expression):
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens a file as a person would, and keeps what must not be: messages, dialogs, requests."""
+    """Opens a page as a person would, and keeps what must not be: messages, dialogs, requests.
+
+    A file may request nothing. A page with an address may request what is below the address.
+    """
     contexts = []
 
-    def opened(path, *, width=1280, height=900, **options):
+    def opened(page_at, *, width=1280, height=900, **options):
+        address = page_at if isinstance(page_at, str) else page_at.as_uri()
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(120_000)  # for machines that do much else
         contexts.append(context)
@@ -206,9 +210,13 @@ def open_page(chromium):
         page.on("dialog", lambda dialog: page.complaints.append(dialog.message) or dialog.dismiss())
         page.on(
             "request",
-            lambda request: request.url == path.as_uri() or page.complaints.append(request.url),
+            lambda request: (
+                request.url == address
+                or (isinstance(page_at, str) and request.url.startswith(address))
+                or page.complaints.append(request.url)
+            ),
         )
-        page.goto(path.as_uri())
+        page.goto(address)
         page.wait_for_selector("html[data-ready=yes]")
         return page
 

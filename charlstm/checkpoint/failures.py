@@ -19,15 +19,19 @@ class DamagedCheckpoint(UserError):
     """Reports a checkpoint that cannot be read.
 
     Attributes:
-      folder: of the checkpoint.
+      folder: of the checkpoint; the file of an exported model.
       reason: why, in a few words.
     """
 
     def __init__(self, folder: Path, reason: str):
         self.folder, self.reason = folder, reason
+        cure = (
+            "fetch it again, or export it again with charlstm export"
+            if folder.is_file()
+            else "give the run folder, and the best one that is whole is used"
+        )
         super().__init__(
-            f"the checkpoint {folder} is damaged or no checkpoint of charlstm ({reason}): give the "
-            "run folder, and the best one that is whole is used"
+            f"the checkpoint {folder} is damaged or no checkpoint of charlstm ({reason}): {cure}"
         )
 
 

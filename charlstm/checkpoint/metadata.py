@@ -18,6 +18,9 @@ from charlstm.storage.layout import COMMIT_FILE
 FORMAT_VERSION = 2
 METRIC = "valid_bits_per_byte"
 
+# Of a model that was imported without its text.
+UNKNOWN_CORPUS: dict[str, Any] = {"name": "unknown", "sha256": "", "num_bytes": 0}
+
 _CHECKSUM = "checksum"  # of all other values
 
 

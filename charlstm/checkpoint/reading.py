@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from charlstm.checkpoint import digests
+from charlstm.checkpoint import digests, exported, shipped
 from charlstm.checkpoint.failures import DamagedCheckpoint, none_is_whole, reading
 from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
 from charlstm.config import Config
@@ -33,16 +33,19 @@ def resolve(path: str | Path) -> Path:
 
     The path is a run folder, its `checkpoints`, or a checkpoint itself. Of a run it is the best
     checkpoint by validation bits per byte, or the newest if none was validated. Checkpoints that
-    are damaged are passed over.
+    are damaged are passed over. Or the path is the file of an exported model, or the name of one
+    that comes with charlstm: then the file is returned.
 
     Raises:
       DamagedCheckpoint: the path is a checkpoint that is damaged.
       UserError: there is no checkpoint, or none is whole.
     """
     while True:
-        given = paths.local(path).absolute()
+        given = (shipped.find(path) or paths.local(path)).absolute()
         if not given.exists():
-            raise UserError(f"no such checkpoint or run folder: {path}")
+            raise UserError(f"no such checkpoint or run folder: {path}{shipped.hint(path)}")
+        if given.is_file():
+            return given
         if (given / "params").is_dir() or (given / "metadata").is_dir():
             paths.fetch(given, MODEL_ITEMS)
             check(given, MODEL_ITEMS)
@@ -116,14 +119,36 @@ def check(folder: Path, items: Collection[str] | None = None) -> Metadata:
     return metadata
 
 
-def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Sharding) -> Params:
-    """Reads the parameters to use of a checkpoint folder: the average if it has one.
+def metadata_of(place: Path) -> Metadata:
+    """Reads the metadata of the model that is in a place, as `resolve` returns it.
+
+    Raises:
+      DamagedCheckpoint: the checkpoint is damaged.
+      UserError: it is of a newer format.
+    """
+    return exported.read_metadata(place) if place.is_file() else read_metadata(place)
+
+
+def updates_of(place: Path, metadata: Metadata) -> int:
+    """Returns after how many updates a model was saved; 0 if that is not known."""
+    return int(place.name) if place.name.isdecimal() else metadata.clock.get("updates", 0)
+
+
+def read_params(place: Path, metadata: Metadata, sharding: jax.sharding.Sharding) -> Params:
+    """Reads the parameters to use of a checkpoint: the average if it has one.
 
     They are laid out by `sharding`.
+
+    Args:
+      place: the folder of the checkpoint, or the file of an exported model.
+      metadata: of the checkpoint.
+      sharding: see above.
 
     Raises:
       DamagedCheckpoint: the checkpoint is damaged.
     """
+    if place.is_file():
+        return exported.read_params(place, metadata, sharding)
     config = metadata.config
     params: Params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -136,28 +161,28 @@ def read_params(folder: Path, metadata: Metadata, sharding: jax.sharding.Shardin
     def read() -> Params:
         with ocp.StandardCheckpointer() as checkpointer:
             if config.optimizer.averaging == "none":
-                return checkpointer.restore(folder / "params", params)
-            return checkpointer.restore(folder / "average", average)["params"]
+                return checkpointer.restore(place / "params", params)
+            return checkpointer.restore(place / "average", average)["params"]
 
-    return reading(folder, read)
+    return reading(place, read)
 
 
 def read_model(
-    kind: type[AnyModel], folder: Path, sharding: jax.sharding.Sharding
+    kind: type[AnyModel], place: Path, sharding: jax.sharding.Sharding
 ) -> tuple[AnyModel, Metadata]:
-    """Reads the model of a checkpoint folder, and its metadata.
+    """Reads the model of a checkpoint, and its metadata.
 
     Args:
       kind: the class of the model.
-      folder: of one checkpoint, see `resolve`.
+      place: of one checkpoint, see `resolve`.
       sharding: of the parameters; its devices are what the model is compiled for.
 
     Raises:
       DamagedCheckpoint: the checkpoint is damaged.
       UserError: it is of a newer format.
     """
-    metadata = read_metadata(folder)
-    params = read_params(folder, metadata, sharding)
+    metadata = metadata_of(place)
+    params = read_params(place, metadata, sharding)
     target = Target.of(next(iter(sharding.device_set)))  # all are of one kind
     config = _runnable(metadata.config, target)
     return kind.of(config, metadata.alphabet, params, target), metadata
@@ -182,7 +207,7 @@ def read_best(
       path: see `resolve`.
 
     Returns:
-      The folder of the checkpoint, the model, and the metadata.
+      The place of the checkpoint as `resolve` returns it, the model, and the metadata.
 
     Raises:
       UserError: see `resolve`.

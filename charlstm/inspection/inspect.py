@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from charlstm.checkpoint.reading import FOLDER, read_best
+from charlstm.checkpoint.reading import FOLDER, read_best, updates_of
 from charlstm.data.corpus import Corpus, load_corpus
 from charlstm.data.recorded import open_recorded
 from charlstm.errors import UserError
@@ -62,9 +62,9 @@ def inspect(
     scores = scoring.score(recorded.cells, wanted)
     run = folder.parent.parent if folder.parent.name == FOLDER else folder
     subject = page.Subject(
-        name=run.name,
+        name=run.stem if run.is_file() else run.name,
         checkpoint=paths.shown(folder),
-        step=int(folder.name) if folder.name.isdigit() else 0,
+        step=updates_of(folder, metadata),
         corpus=source.name,
         corpus_bytes=len(source.data),
         first_byte=start,

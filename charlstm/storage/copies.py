@@ -108,6 +108,17 @@ class Copy:
         except FileNotFoundError:  # a run has deleted it meanwhile
             self._forget(folder)
 
+    def fetch_file(self, name: str) -> None:
+        """Fetches a file; it is gone from the copy afterwards if it is gone from the store."""
+        try:
+            found = self.store.find_one(name)
+            if not found:
+                raise FileNotFoundError(name)
+            if self._fetched.get(name) != found[name] or not (self.folder / name).is_file():
+                self._fetch(found)
+        except FileNotFoundError:
+            (self.folder / name).unlink(missing_ok=True)
+
     def _fetch(self, entries: dict[str, Entry]) -> None:
         try:
             self.store.download({name: self.folder / name for name in entries})

@@ -1,7 +1,8 @@
-"""Names in a run folder that decide when a checkpoint counts."""
+"""Names in a run folder that decide when a checkpoint counts, and of models in one file."""
 
 CHECKPOINTS = "checkpoints"
 COMMIT_FILE = "metadata/metadata"  # of a checkpoint; it is written last, and deleted first
+MODEL_SUFFIX = ".safetensors"
 
 
 def mark_of(checkpoint: str) -> str:

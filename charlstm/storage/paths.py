@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlstm.errors import UserError
-from charlstm.storage.layout import CHECKPOINTS
+from charlstm.storage.layout import CHECKPOINTS, MODEL_SUFFIX
 from charlstm.storage.patience import SECONDS_OF_A_RUNS_PATIENCE
 from charlstm.storage.schemes import SCHEMES
 
@@ -46,7 +46,7 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     """Returns the local path of a file or folder; for an address that of its copy, to be read.
 
     Args:
-      path: of a run, of a checkpoint, or of a file to write.
+      path: of a run, of a checkpoint, of a model in one file, or of a file to write.
       refreshed: fetch first what small files are new, see `Copy.refresh`.
 
     Raises:
@@ -57,12 +57,24 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
             path = f"{copy.address}/{name}"
     if not is_address(path):
         return Path(os.path.expanduser(path))
+    if absolute(path).endswith(MODEL_SUFFIX):
+        return _local_model(absolute(path), refreshed)
     address, below = _split(path)
     if address not in _for_readers or _for_readers[address].has_failed:
         _for_readers[address] = _new_copy(address)
     if refreshed:
         _for_readers[address].refresh()
     return _for_readers[address].folder / below
+
+
+def _local_model(address: str, refreshed: bool) -> Path:
+    """Does what `local` does, for one file: what lies beside it is not fetched."""
+    folder, _, name = address.rpartition("/")
+    path = local(folder, refreshed=False) / name
+    if refreshed:
+        for copy, found in _places(path):
+            copy.fetch_file(found)
+    return path
 
 
 def local_to_train(path: str | Path) -> Path:

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from charlstm.checkpoint.metadata import Metadata, read_metadata
-from charlstm.checkpoint.reading import MODEL_ITEMS, read_params, resolve
+from charlstm.checkpoint import shipped
+from charlstm.checkpoint.metadata import Metadata
+from charlstm.checkpoint.reading import MODEL_ITEMS, metadata_of, read_params, resolve
 from charlstm.config import Config, OptimizerConfig
 from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.errors import UserError
@@ -109,10 +110,13 @@ def read_weights(
     source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
 ) -> Params:
     """Reads the weights of another run, if they fit this one."""
-    # Each process that has a copy fetches into its own.
-    folder = paths.local(coordination.broadcast(lambda: paths.shown(resolve(source))))
-    paths.fetch(folder, MODEL_ITEMS)
-    metadata = read_metadata(folder)
+    # Each process that has a copy fetches into its own, and has the models that come with charlstm.
+    place = shipped.find(source) or paths.local(
+        coordination.broadcast(lambda: paths.shown(resolve(source)))
+    )
+    if place.is_dir():
+        paths.fetch(place, MODEL_ITEMS)
+    metadata = metadata_of(place)
     wanted, found = config.model, metadata.config.model
     for name in ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections"):
         if getattr(wanted, name) != getattr(found, name):
@@ -126,12 +130,15 @@ def read_weights(
             f"({metadata.alphabet.kind}), this run another of {alphabet.size} ({alphabet.kind}): "
             "weights move between texts only with model.alphabet=bytes on both sides"
         )
-    return read_params(folder, metadata, meshes.replicated(mesh))
+    return read_params(place, metadata, meshes.replicated(mesh))
 
 
 def absolute(init_from: str | Path) -> str:
-    """Returns the path of a run that weights come from as a checkpoint records it."""
-    return paths.absolute(init_from)
+    """Returns the path of a run that weights come from as a checkpoint records it.
+
+    Of a model that comes with charlstm it is the name.
+    """
+    return str(init_from) if shipped.find(init_from) else paths.absolute(init_from)
 
 
 def require_same_start(folder: Path, init_from: str | Path, recorded: str | None) -> None:
