@@ -58,7 +58,7 @@ class Programs:
         count = len(devices) if devices[0].platform == "cpu" else 1
         alone = meshes.single_device_mesh(devices[0])
         wide = meshes.make_mesh(count, devices=devices[:count])
-        self._compiled: set[tuple[int, bool, bool]] = set()
+        self._compiled: dict[tuple[int, bool, bool], Any] = {}
         self._meshes: dict[int, jax.sharding.Mesh] = {}
         self._loaded: dict[jax.sharding.Mesh, Loaded] = {}
         for width in self.widths:
@@ -115,31 +115,43 @@ class Programs:
         filters: bool,
     ) -> tuple[Texts, Chunk]:
         """Advances a batch; the arguments are those of `texts.advance`, which uses `placed` up."""
-        mesh = self._meshes[width]
-        with jax.set_mesh(mesh):
-            placed, read, record = texts.advance(
-                self._loaded[mesh],
-                placed,
-                *self._split((given, draws), width),
-                np.int32(num_steps),
-                self._split(cells, width),
-                filters=filters,
-            )
-            read, record = jax.device_get((read, record))  # one wait for all of it
+        run = self.compile(width, cells is not None, filters)
+        arguments = self._arguments(placed, width, given, draws, num_steps, cells)
+        placed, read, record = run(*arguments)
+        read, record = jax.device_get((read, record))  # one wait for all of it
         part = slice(num_steps)
         if record is None:
             return placed, Chunk(read[part], None, None)
         return placed, Chunk(read[part], record.logits[part], record.cells[part])
 
-    def compile(self, width: int, records: bool, filters: bool) -> None:
-        """Compiles one of the programs, if it is not compiled."""
+    def compile(self, width: int, records: bool, filters: bool) -> Any:
+        """Returns one of the programs, compiled if it was not; any thread may ask."""
         program = width, records, filters
-        if program in self._compiled:
-            return
-        cells = np.zeros((MOST_CELLS, width), np.int32) if records else None
-        draws = Draws.alike(width, Settings(), 0)
-        self.advance(self.place([], width), width, nothing_given(width), draws, 1, cells, filters)
-        self._compiled.add(program)
+        if program not in self._compiled:
+            cells = np.zeros((MOST_CELLS, width), np.int32) if records else None
+            draws = Draws.alike(width, Settings(), 0)
+            with jax.set_mesh(self._meshes[width]):
+                lowered = texts.advance.lower(
+                    *self._arguments(
+                        self.place([], width), width, nothing_given(width), draws, 1, cells
+                    ),
+                    filters=filters,
+                )
+                self._compiled[program] = lowered.compile()
+        return self._compiled[program]
+
+    def _arguments(
+        self,
+        placed: Texts,
+        width: int,
+        given: Given,
+        draws: Draws,
+        num_steps: int,
+        cells: np.ndarray | None,
+    ) -> tuple[Any, ...]:
+        given, draws, cells = self._split((given, draws, cells), width)
+        loaded = self._loaded[self._meshes[width]]
+        return loaded, placed, given, draws, np.int32(num_steps), cells
 
     def agree(self) -> bool:
         """Returns True if a text comes out the same, bit for bit, in a batch of any width.

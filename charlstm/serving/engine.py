@@ -101,6 +101,7 @@ class Engine:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._compiler = threading.Thread(target=self._compile_others, name="compiler", daemon=True)
         self._batches: list[_Batch] = []  # the shared one first, then those of a single text
         self._is_exact = False
         self._step_seconds: dict[int, float] = {}
@@ -138,8 +139,10 @@ class Engine:
             self._wake.notify()
 
     def join(self) -> None:
-        """Waits for the end of the thread."""
-        self._thread.join()
+        """Waits for the end of its threads: a process must not end while one of them compiles."""
+        for thread in (self._thread, self._compiler):
+            if thread.ident is not None:
+                thread.join()
 
     def _run(self) -> None:
         try:
@@ -160,28 +163,27 @@ class Engine:
             self._programs.compile(width, records=False, filters=False)
             self._step_seconds[width] = self._programs.seconds_per_step(width)
         self._is_exact = self._programs.agree()
-        self._to_compile = [
-            (width, records, filters)
-            for width in self._programs.widths
-            for records, filters in ((True, False), (False, True), (True, True))
-        ]
         first = self._programs.widths[0]
         self._batches = [_Batch(first, self._programs.place([], first))]
         self._ready.set()
         self._on_ready()
+        self._compiler.start()
+
+    def _compile_others(self) -> None:
+        """Compiles what only some requests need, so that they need not wait for it."""
+        for width in self._programs.widths:
+            for records, filters in ((True, False), (False, True), (True, True)):
+                if not self._stops:
+                    self._programs.compile(width, records, filters)
 
     def _wait(self) -> bool:
         """Returns True when there is something to do, and False when all is done."""
-        while True:
-            with self._wake:
-                if self._waiting or self._left or self._all_active():
-                    return True
+        with self._wake:
+            while not (self._waiting or self._left or self._all_active()):
                 if self._stops:
                     return False
-                if not self._to_compile:
-                    self._wake.wait()
-                    continue
-            self._programs.compile(*self._to_compile.pop(0))
+                self._wake.wait()
+            return True
 
     def _all_active(self) -> list[Sequence]:
         return [text for batch in self._batches for _, text in batch.present]

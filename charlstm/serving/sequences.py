@@ -148,8 +148,8 @@ class Sequence:
         self._symbols.append(drawn)
         place = slice(of_prompt, of_prompt + len(drawn))
         self._text += self._decode(drawn)
-        kept = [part for part in self._kept(place, logits, cells) if part is not None]
-        self._records += list(zip(*kept, strict=True))
+        parts = [part for part in self._kept(place, logits, cells) if part is not None]
+        self._records += list(zip(*parts, strict=True))
         stopped_at = self._stopped_at(len(drawn))
         if stopped_at >= 0:
             del self._text[stopped_at:]
