@@ -24,6 +24,9 @@ from charlstm.storage import paths
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
+# The modules of flags that several commands have.
+_SHARED_FLAGS = ("_checkpoint", "_dtype")
+
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command of a process's arguments; returns the exit code that it is to end with."""
@@ -152,10 +155,10 @@ def _overview() -> str:
 
 def _help(module: ModuleType) -> str:
     """Returns a command's docstring, its flags, and what its `extra_help() -> str` adds, if any."""
+    shared = [f"charlstm.commands.{name}" for name in _SHARED_FLAGS]
+    declared = flags.FLAGS.flags_by_module_dict()
     own = [flags.FLAGS.module_help(module.__name__)]
-    checkpoint = "charlstm.commands._checkpoint"
-    if checkpoint in flags.FLAGS.flags_by_module_dict():
-        own.append(flags.FLAGS.module_help(checkpoint))
+    own += [flags.FLAGS.module_help(name) for name in shared if name in declared]
     if hasattr(module, "extra_help"):
         own.append(f"\n{module.extra_help()}")
     return "\n".join([(module.__doc__ or "").strip(), *own])

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from charlstm.commands import _checkpoint, _flags, _shared
+from charlstm.commands import _checkpoint, _dtype, _flags, _shared
 from charlstm.data.corpus import Alphabet
 from charlstm.errors import UserError
 from charlstm.sampling.text import decode_stream
@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
         symbols = prompts.encode(model.alphabet, prompt, _UNKNOWN.value)
         settings = Settings(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value, clamps)
         logging.info("checkpoint: %s", folder)
+        model = _dtype.in_chosen_dtype(model)
         decoder = Decoder(_NUM_SAMPLES.value, settings, meshes.DATA_AXIS)
         pieces = decoder(texts.load(model), symbols, _NUM_BYTES.value, _SEED.value)
         _show(model.alphabet, model.alphabet.decode(symbols) if _ECHO.value else b"", pieces)

@@ -1,0 +1,1 @@
+"""Benchmarks of `charlstm serve`, against the real process."""
