@@ -41,6 +41,8 @@ LONGEST = (
     "test_scan.py",
     "test_sample.py",
     "test_inspect.py",
+    "test_web.py",
+    "test_play.py",
 )
 
 

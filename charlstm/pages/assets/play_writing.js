@@ -12,7 +12,7 @@ async function take(stream, place, names) {
   for await (const { bytes, logprobs, cells } of stream) {
     for (const [index, byte] of bytes.entries()) {
       if (place === trace.length) trace.add([byte]);
-      else if (trace.all[place] !== byte) throw new Refused('The server read another text.');
+      else if (trace.all[place] !== byte) throw new Refused('Another text was read than this one.');
       trace.note(place, logprobs[index], names, cells[index] ?? []);
       changed = [Math.min(changed[0], place), Math.max(changed[1], place + 1)];
       latest = place++;
