@@ -42,7 +42,6 @@ LONGEST = (
     "test_sample.py",
     "test_inspect.py",
     "test_web.py",
-    "test_play.py",
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import wait_until
 from exported_models import make_model, with_fields
+from play_pages import strengths, text_of, write
 
 import charlstm as api
 from charlstm import UserError
@@ -66,35 +67,12 @@ def open_model(open_page, package, tmp_path):
     return opened
 
 
-def write(page, prompt, **settings):
-    page.locator("#prompt").fill(prompt)
-    for name, value in settings.items():
-        page.locator(f"#{name}").fill(str(value))
-    page.get_by_role("button", name="Write").click()
-    page.locator("#go-on:enabled").wait_for()
-
-
-def text_of(page):
-    signs = page.evaluate("[...document.querySelectorAll('.byte')].map(made => made.textContent)")
-    return "".join("\n" if sign == "↵" else sign for sign in signs)
-
-
 def greedy(model, prompt, length):
     """The likeliest text of a model, by charlstm's own decoder."""
     symbols = Decoder(1, Settings(temperature=0))(
         load(model), model.alphabet.encode(prompt), length, 0
     )
     return b"".join(model.alphabet.decode(piece[0]) for piece in symbols).decode()
-
-
-def opacities(page):
-    """Of the colours behind the bytes."""
-    return page.evaluate(
-        """[...document.querySelectorAll('.byte')].map(made => {
-             const colour = getComputedStyle(made).backgroundColor;
-             return colour === 'rgba(0, 0, 0, 0)' ? 0
-               : Number(colour.match(/[\\d.]+/g)[3] ?? 1); })"""
-    )
 
 
 def surprises(model, text):
@@ -123,7 +101,7 @@ def test_surprise_and_cells_are_the_models_own(opened, trained):
     write(opened, "some words", length=60, seed=5)
     text = text_of(opened).encode()
     assert len(text) == 70
-    assert opacities(opened) == pytest.approx(surprises(model, text), abs=0.006)
+    assert strengths(opened) == pytest.approx(surprises(model, text), abs=0.006)
     # The states, by reading the text again from its start up to a byte.
     for place in (0, 9, 10, 69):
         symbols = model.alphabet.encode(text[: place + 1])
@@ -248,7 +226,7 @@ def test_a_long_prompt_is_read_in_windows(open_model):
     write(page, prompt.decode(), temperature=0, length=10)
     text = text_of(page).encode()
     assert text == prompt + greedy(model, prompt, 10).encode()
-    assert opacities(page) == pytest.approx(surprises(model, text), abs=0.006)
+    assert strengths(page) == pytest.approx(surprises(model, text), abs=0.006)
     page.locator("[data-colour=cell]").click()
     unknown = "document.querySelectorAll('.byte.unknown').length"
     assert page.evaluate(unknown) == 1500 - 1024  # the states within windows are not known
