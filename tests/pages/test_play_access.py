@@ -135,9 +135,11 @@ def test_it_fits_phones_and_desktops(open_page, server, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 150) == (scheme == "dark")
+    page.wait_for_timeout(500)  # it may still be scrolling
     text = page.locator("#text").bounding_box()
     assert text["width"] > 0.55 * width and text["height"] > 200
-    assert 0 <= text["y"] < 780 - text["height"] / 2  # it was scrolled into view
+    assert text["y"] < 780 - text["height"] / 2  # it was scrolled into view, with its heading
+    assert page.locator("#text-title").bounding_box()["y"] >= 0
     page.locator(".byte").nth(5).tap()
     assert page.locator("#details").inner_text().startswith("byte 5:")
     sizes = page.evaluate(

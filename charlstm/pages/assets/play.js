@@ -111,7 +111,9 @@ function showState() {
   $('model').disabled = isBusy;
   $('text').classList.toggle('writing', isBusy);
   $('text').setAttribute('aria-busy', isBusy);
-  if (hadFocus?.disabled) (isBusy ? $('stop') : isEmpty ? $('prompt') : $('go-on')).focus();
+  if (!hadFocus?.disabled) return;
+  const next = isBusy ? $('stop') : isEmpty ? $('prompt') : $('go-on');
+  next.focus({ preventScroll: true });
 }
 
 // Cells.
