@@ -22,6 +22,11 @@ def next_byte(place, temperature, seed):
     return DRAWN[(place + seed) % len(DRAWN)]
 
 
+def continuation(prompt, length, seed):
+    """What the server writes after a prompt at a temperature above 0, as text."""
+    return "".join(chr(DRAWN[(len(prompt) + i + seed) % len(DRAWN)]) for i in range(length))
+
+
 def logprob(byte, place):
     """The logarithm of the probability of a byte at a place; none at the first."""
     return None if place == 0 else -((byte * 7 + place * 3) % 56) / 10

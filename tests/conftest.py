@@ -41,6 +41,7 @@ LONGEST = (
     "test_scan.py",
     "test_sample.py",
     "test_inspect.py",
+    "test_web.py",
 )
 
 

@@ -129,6 +129,13 @@ def metadata_of(place: Path) -> Metadata:
     return exported.read_metadata(place) if place.is_file() else read_metadata(place)
 
 
+def name_of(place: Path) -> str:
+    """Returns the name of a model by its place: of its run, or of its file."""
+    if place.is_file():
+        return place.stem
+    return place.parent.parent.name if place.parent.name == FOLDER else place.name
+
+
 def updates_of(place: Path, metadata: Metadata) -> int:
     """Returns after how many updates a model was saved; 0 if that is not known."""
     return int(place.name) if place.name.isdecimal() else metadata.clock.get("updates", 0)

@@ -2,8 +2,10 @@
 
   charlstm export runs/quickstart --output=quickstart.safetensors
   charlstm export runs/quickstart --output=quickstart.safetensors --dtype=bfloat16
+  charlstm export runs/quickstart --format=web --output=page
 
 A safetensors file is used like a checkpoint: charlstm sample --checkpoint=quickstart.safetensors.
+A page runs the model in a browser: open page/index.html, type a prompt, and see it write.
 docs/exports.md shows each format, and how PyTorch and others read it.
 """
 
@@ -19,9 +21,12 @@ from charlstm.storage import paths
 _FORMAT = flags.DEFINE_string(
     "format", None, "Format of the file; if not given, the one that the name of the output tells."
 )
-_OUTPUT = _flags.define_path("output", None, "The file to write.")
+_OUTPUT = _flags.define_path("output", None, "The file to write; for web the folder of the page.")
 _DTYPE = flags.DEFINE_string(
     "dtype", None, "Of the weights: float32, or bfloat16, which takes half the space."
+)
+_ONNXRUNTIME_WEB = _flags.define_path(
+    "onnxruntime_web", None, "For web: the package's .tgz file, if npm is not to fetch it."
 )
 
 
@@ -33,9 +38,10 @@ def main(argv: Sequence[str]) -> None:
     from charlstm import exporting
 
     kind = _FORMAT.value or _format_of(_OUTPUT.value)
-    exporting.check(kind, Path(_OUTPUT.value), _DTYPE.value)
+    options = {} if _ONNXRUNTIME_WEB.value is None else {"onnxruntime_web": _ONNXRUNTIME_WEB.value}
+    exporting.check(kind, Path(_OUTPUT.value), _DTYPE.value, options)
     output = _shared.page_to_write(_OUTPUT.value)
-    for line in exporting.export(checkpoint_path, kind, output, _DTYPE.value):
+    for line in exporting.export(checkpoint_path, kind, output, _DTYPE.value, **options):
         logging.info("%s", line)
     logging.info("wrote %s", paths.shown(output))
 

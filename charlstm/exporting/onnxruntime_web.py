@@ -21,7 +21,9 @@ from charlstm.runtime.files import cache_folder, replace_file
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
 # As npm has it: `npm view onnxruntime-web@VERSION dist.integrity`.
-INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+INTEGRITY = "sha512-" + (
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
 _MODULE = "package/dist/ort.wasm.bundle.min.mjs"
 _WASM = "package/dist/ort-wasm-simd-threaded.wasm"
 _EXPORTS = re.compile(r"export\{([^{}]*)\};\s*(//# sourceMappingURL=\S*\s*)?$")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from charlstm.checkpoint.reading import FOLDER, read_best, updates_of
+from charlstm.checkpoint.reading import name_of, read_best, updates_of
 from charlstm.data.corpus import Corpus, load_corpus
 from charlstm.data.recorded import open_recorded
 from charlstm.errors import UserError
@@ -60,9 +60,8 @@ def inspect(
     wanted = properties.properties_of(text, patterns)  # raises for a bad pattern, before long work
     recorded = recording.record(model, text)
     scores = scoring.score(recorded.cells, wanted)
-    run = folder.parent.parent if folder.parent.name == FOLDER else folder
     subject = page.Subject(
-        name=run.stem if run.is_file() else run.name,
+        name=name_of(folder),
         checkpoint=paths.shown(folder),
         step=updates_of(folder, metadata),
         corpus=source.name,

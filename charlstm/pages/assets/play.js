@@ -37,10 +37,11 @@ function draw() {
   waiting = false;
   const before = view.at.length;
   view.grow(numPrompt);
-  view.recolour(changed[0], Math.min(changed[1], before));
+  const [from, to] = changed;
+  view.recolour(from, Math.min(to, before));
   changed = [Infinity, 0];
-  grid.light(view.pointed ? view.pointed.end - 1 : latest);
-  if (view.pointed) showDetails(view.pointed);
+  if (view.pointed?.start < to && view.pointed?.end > from) showDetails(view.pointed);
+  else if (running || !view.pointed) grid.light(latest);
 }
 
 /** Shows what is known of a character that is pointed at. */
@@ -65,7 +66,8 @@ function showDetails(made) {
     lines.push(element('div', 'muted', 'Point at a byte, or use the arrow keys in the text.'));
   }
   $('details').replaceChildren(...lines);
-  grid.light(made ? made.end - 1 : latest);
+  // While text is written the cells follow it, wherever the pointer happens to rest.
+  grid.light(made && !running ? made.end - 1 : latest);
 }
 
 function percent(probability) {
@@ -109,7 +111,9 @@ function showState() {
   $('model').disabled = isBusy;
   $('text').classList.toggle('writing', isBusy);
   $('text').setAttribute('aria-busy', isBusy);
-  if (hadFocus?.disabled) (isBusy ? $('stop') : isEmpty ? $('prompt') : $('go-on')).focus();
+  if (!hadFocus?.disabled) return;
+  const next = isBusy ? $('stop') : isEmpty ? $('prompt') : $('go-on');
+  next.focus({ preventScroll: true });
 }
 
 // Cells.

@@ -14,7 +14,8 @@ function cellColour(value) {
 /** Returns a state as text, with its sign. */
 function cellText(value) {
   if (Number.isNaN(value)) return '–';
-  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`;
+  const size = Math.abs(value).toFixed(2);
+  return `${value < 0 && Number(size) ? '−' : '+'}${size}`;
 }
 
 /** Returns names of cells, spread evenly over the layers. */

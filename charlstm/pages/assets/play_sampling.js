@@ -2,6 +2,8 @@
 
 // Below this temperature, rounding errors of the quotients would be felt in their exponentials.
 const SMALL_TEMPERATURE = 0.1;
+// A symbol of less weight, beside the likeliest's 1, has none in float32, and is never drawn.
+const LEAST_WEIGHT = 2 ** -126;
 
 /** Returns logits divided by a temperature above 0; a small one makes the largest of them 0. */
 function divided(logits, temperature) {
@@ -45,7 +47,7 @@ function drawSymbol(logits, chance, temperature, topP) {
   const place = chance * weights.reduce((a, b) => a + b);
   let [end, last] = [0, 0];
   for (const [symbol, weight] of weights.entries()) {
-    if (weight === 0) continue;
+    if (weight < LEAST_WEIGHT) continue;
     end += weight;
     last = symbol;
     if (end > place) return symbol;

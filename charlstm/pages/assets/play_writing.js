@@ -5,22 +5,23 @@ let running = null; // the AbortController of what is under way
 let pieces = 0; // how often the text was gone on with
 let isIncomplete = false; // a cell was added that is not known for the whole text
 
-/** Takes what a back end yields, from byte `place` of the text on; returns the last word on it. */
+/** Takes what a back end yields, from byte `place` of the text on. */
 async function take(stream, place, names) {
-  const begin = performance.now();
   const first = trace.length;
+  let since = performance.now(); // when the first new byte came
   for await (const { bytes, logprobs, cells } of stream) {
+    if (trace.length === first) since = performance.now();
     for (const [index, byte] of bytes.entries()) {
       if (place === trace.length) trace.add([byte]);
-      else if (trace.all[place] !== byte) throw new Refused('The server read another text.');
+      else if (trace.all[place] !== byte) throw new Refused('Another text was read than this one.');
       trace.note(place, logprobs[index], names, cells[index] ?? []);
       changed = [Math.min(changed[0], place), Math.max(changed[1], place + 1)];
       latest = place++;
     }
-    const seconds = (performance.now() - begin) / 1000;
-    const written = trace.length - first;
-    const rate = written && seconds > 0.5 ? ` · ${Math.round(written / seconds)} bytes/s` : '';
-    $('count').textContent = `${count(trace.length, 'byte')}${rate}`;
+    const seconds = (performance.now() - since) / 1000;
+    const rate = seconds > 0.5 ? ` · ${Math.round((trace.length - first) / seconds)} bytes/s` : '';
+    $('count').textContent = trace.length > first ? `${count(trace.length, 'byte')}${rate}`
+      : `read ${place.toLocaleString('en')} of ${count(first, 'byte')}`;
     drawSoon();
   }
 }
