@@ -153,7 +153,6 @@ def advance(
     # A symbol's place in its text decides on its random number: how calls are cut does not matter.
     places = jnp.arange(size, dtype=jnp.int32)[:, None] + (given.num_drawn - given.count)[None]
     chances = _chances(draws.seed, draws.lane, places)
-    chances = jnp.where(draws.temperature == 0, 0, chances)  # the first of the likeliest
 
     def body(index: jax.Array, loop: Any) -> Any:
         before, state, read, record = loop
@@ -205,7 +204,7 @@ def draw(logits: jax.Array, chances: jax.Array, draws: Draws, filters: bool = Tr
 
     Args:
       logits: [V, B] float32.
-      chances: [B] float32, uniform in [0, 1); 0 where the temperature is 0.
+      chances: [B] float32, uniform in [0, 1).
       draws: the settings of each column.
       filters: False if none has a `top_k` or a `top_p`.
     """
@@ -215,4 +214,5 @@ def draw(logits: jax.Array, chances: jax.Array, draws: Draws, filters: bool = Tr
     weights = jnp.exp(tempered(logits, temperature))
     # A symbol without weight is never drawn, however the sums are rounded.
     ends = jnp.where(weights > 0, jnp.cumsum(weights, axis=0), 0)
+    chances = jnp.where(temperature == 0, 0, chances)  # the first of the likeliest
     return jnp.argmax(ends > chances * jnp.max(ends, axis=0), axis=0).astype(jnp.uint8)

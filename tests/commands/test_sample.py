@@ -49,6 +49,18 @@ def test_temperature_zero_is_greedy_whatever_the_seed(sample):
     assert sample(*greedy, "--seed=2").stdout == sample(*greedy, "--seed=1").stdout != ""
 
 
+def test_the_dtype_of_products_can_be_chosen(sample, trained):
+    flags = "--num_bytes=300", "--seed=5", "--prompt=a", "--noecho"
+    texts = {}
+    for dtype in ("float32", "bfloat16"):
+        found = sample(*flags, f"--compute_dtype={dtype}")
+        model = library.load(trained).in_dtype(dtype)
+        wanted = model.generate("a", 300, seed=5, temperature=0.8)
+        assert found.stdout.encode() == wanted + b"\n"
+        texts[dtype] = wanted
+    assert texts["float32"] != texts["bfloat16"]
+
+
 def test_a_checkpoint_stands_alone(sample, trained, tmp_path):
     """Moved elsewhere, without its run folder or its text, it gives the same bytes."""
     step = tmp_path / "elsewhere"

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from charlstm.pages.html import ASSETS
-from charlstm.sampling.decode import Settings
-from charlstm.sampling.decode import draw as draw_symbols
+from charlstm.sampling.settings import Settings
+from charlstm.sampling.texts import Draws
+from charlstm.sampling.texts import draw as draw_symbols
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def test_symbols_are_those_that_charlstm_draws(page, temperature, top_p):
     logits = (4 * rng.normal(size=(300, 60))).astype(np.float32)
     chances = rng.uniform(size=300).astype(np.float32)
     chances[:2] = 0, np.nextafter(np.float32(1), np.float32(0))
-    settings = Settings(temperature=temperature, top_p=top_p)
-    wanted = draw_symbols(jnp.asarray(logits.T), jnp.asarray(chances), settings)
+    draws = Draws.alike(300, Settings(temperature=temperature, top_p=top_p), seed=0)
+    wanted = draw_symbols(jnp.asarray(logits.T), jnp.asarray(chances), draws)
     assert drawn(page, logits, chances, temperature, top_p) == wanted.tolist()
 
 

@@ -27,7 +27,6 @@ def kept(top_k=0, top_p=1.0):
 def draw(logits, chances, settings):
     """What is drawn, in the program that filters; without filters in the other one as well."""
     draws = Draws.alike(logits.shape[1], settings, seed=0)
-    chances = jnp.where(draws.temperature == 0, 0, chances)
     drawn = texts.draw(logits, chances, draws, filters=True)
     if settings.filters:
         return drawn
