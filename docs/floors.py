@@ -21,6 +21,7 @@ FLOORS: list[dict[str, str]] = [
         "inspection": "a page with the cells of a model",
         "benchmark": "how fast training and sampling are",
         "exporting": "models in formats that other programs read",
+        "importing": "run folders of models in one file",
     },
     {"compilation": "compiling for chips that are not there"},
     {"training": "the loop, its hooks, and what a run owns"},

@@ -6,7 +6,10 @@ from charlstm.commands._flags import define_path, expanded
 from charlstm.errors import UserError
 
 CHECKPOINT = define_path(
-    "checkpoint", None, "Run folder (its best checkpoint is used) or folder of one checkpoint."
+    "checkpoint",
+    None,
+    "Run folder (its best checkpoint is used), folder of one checkpoint, file of charlstm export, "
+    "or name of a model that comes with charlstm.",
 )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from exported_models import KINDS, header_of, make_model, with_header
+from exported_models import KINDS, header_of, make_model, with_fields, with_header
 from run_folders import numbers
 
 import charlstm
@@ -120,6 +120,17 @@ def test_an_exported_file_is_exported_again(file, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
+def test_a_state_that_is_to_be_reset_is_said(tmp_path):
+    model, metadata = make_model()
+    fields = {"data.carry_state": False, "data.window_length": 12}
+    path = tmp_path / "model.safetensors"
+    content = exported.encoded(model.params, with_fields(metadata, fields), np.float32)
+    path.write_bytes(content)
+    assert header_of(path)["reset_every"] == "12" and charlstm.load(path).reset_every == 12
+    lines = exporting.export(str(path), "safetensors", tmp_path / "again.safetensors")
+    assert any("set the state to zero every 12 bytes" in line for line in lines)
+
+
 class TestDamage:
     """Whatever a file is, there is one line that says what is wrong with it."""
 
@@ -201,7 +212,9 @@ class TestDamage:
         texts = exported.texts_of(metadata)
         tensors = exported.named_tensors.to_tensors(jax.device_get(model.params))
         whole = {"head.bias": np.zeros(12, np.int64)}
-        assert "dtype I64" in refusal(safetensors.numpy.save(tensors | whole, texts))
+        assert "head.bias is of int64, which is no parameter" in refusal(
+            safetensors.numpy.save(tensors | whole, texts)
+        )
         more = {"head.scale": np.zeros(12, np.float32)}
         assert "head.scale is no tensor of" in refusal(
             safetensors.numpy.save(tensors | more, texts)
