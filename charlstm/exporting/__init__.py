@@ -40,6 +40,7 @@ class Format(NamedTuple):
 FORMATS = {
     "safetensors": Format("charlstm.exporting.safetensors", MODEL_SUFFIX, ("float32", "bfloat16")),
     "onnx": Format("charlstm.exporting.onnx", ".onnx"),
+    "stablehlo": Format("charlstm.exporting.stablehlo", ".stablehlo"),
 }
 
 
