@@ -117,7 +117,7 @@ def _of_charlstm(path: str, file: Path) -> Imported:
     here = {"mesh.data": 0, "mesh.model": 1, "mesh.shard": "nothing", "model.recurrence": "auto"}
     config = metadata.config.replace(here | {"model.parameter_budget": 0.0})
     corpus = dict(metadata.corpus)
-    return Imported(config, metadata.alphabet, params, corpus, paths.absolute(path), [])
+    return Imported(config, metadata.alphabet, params, corpus, shipped.absolute(path), [])
 
 
 def _of_pytorch(
@@ -139,7 +139,7 @@ def _of_pytorch(
         }
     )
     named = [f"the {what} is {name}" for what, name in found.names.items()]
-    source = paths.absolute(path)
+    source = shipped.absolute(path)
     return Imported(config, alphabet, found.params, dict(UNKNOWN_CORPUS), source, named)
 
 

@@ -189,11 +189,8 @@ def _require_structure(what: str, found: Config, wanted: Config, names: Iterable
 
 
 def absolute(init_from: str | Path) -> str:
-    """Returns the path of a run that weights come from as a checkpoint records it.
-
-    Of a model that comes with charlstm it is the name.
-    """
-    return str(init_from) if shipped.find(init_from) else paths.absolute(init_from)
+    """Returns the path of a run that weights come from as a checkpoint records it."""
+    return shipped.absolute(init_from)
 
 
 def require_same_start(folder: Path, init_from: str | Path, recorded: str | None) -> None:
