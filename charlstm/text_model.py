@@ -38,6 +38,8 @@ class Model(LanguageModel):
     def load(cls, path: str | Path) -> Self:
         """Reads a model from a run folder (its best checkpoint) or from a checkpoint's folder.
 
+        Or from a file of `charlstm export`, or by the name of a model that comes with charlstm.
+
         Raises:
           UserError: there is no such checkpoint, or it is damaged.
         """

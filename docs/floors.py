@@ -22,6 +22,7 @@ FLOORS: list[dict[str, str]] = [
         "benchmark": "how fast training and sampling are",
         "exporting": "models in formats that other programs read",
         "serving": "completions over HTTP",
+        "importing": "run folders of models in one file",
     },
     {"compilation": "compiling for chips that are not there"},
     {"training": "the loop, its hooks, and what a run owns"},

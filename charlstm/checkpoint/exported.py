@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xxhash
 
@@ -101,6 +102,9 @@ def read_params(path: Path, metadata: Metadata, sharding: jax.sharding.Sharding)
         texts, tensors = tensor_files.read_texts(path), tensor_files.read_tensors(path)
         if "digest" in texts and texts["digest"] != _digest(tensors, texts):
             raise ValueError("its tensors are not as they were written")
+        for name, array in tensors.items():
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                raise ValueError(f"{name} is of {array.dtype.name}, which is no parameter")
         wide = {name: array.astype(np.float32) for name, array in tensors.items()}
         size = metadata.alphabet.size
         return named_tensors.from_tensors(wide, metadata.config.model, size)

@@ -21,6 +21,8 @@ METRIC = "valid_bits_per_byte"
 # Of a model that was imported without its text.
 UNKNOWN_CORPUS: dict[str, Any] = {"name": "unknown", "sha256": "", "num_bytes": 0}
 
+IMPORTED = "imported"  # in the clock of the checkpoint that an import makes: true
+
 _CHECKSUM = "checksum"  # of all other values
 
 
@@ -47,6 +49,11 @@ class Metadata:
     versions: dict[str, str]
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def is_imported(self) -> bool:
+        """True for a model of another program, or of a file, that no update has changed yet."""
+        return self.clock.get(IMPORTED, False) is True
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import charlstm
 from charlstm.config.checking import near
+from charlstm.storage import paths
 from charlstm.storage.layout import MODEL_SUFFIX
 
 FOLDER = Path(charlstm.__file__).parent / "shipped"
@@ -21,6 +22,11 @@ def find(name: str | Path) -> Path | None:
     """
     is_shipped = str(name) in names() and not Path(name).exists()
     return FOLDER / f"{name}{MODEL_SUFFIX}" if is_shipped else None
+
+
+def absolute(path: str | Path) -> str:
+    """Returns a path as it can be recorded: of a model that comes with charlstm its name."""
+    return str(path) if find(path) else paths.absolute(path)
 
 
 def hint(name: str | Path) -> str:

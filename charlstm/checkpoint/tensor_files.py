@@ -17,8 +17,18 @@ import numpy as np
 # Texts under `__metadata__` and the names of a few hundred tensors need a few hundred kilobytes.
 LARGEST_HEADER_BYTES = 2**24
 
-# The dtypes that parameters may have, under the names of the format.
-_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+_DTYPES = {  # those that NumPy has, under the names of the format
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 
 def encoded(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> bytes:
@@ -27,7 +37,7 @@ def encoded(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> byte
     The library that reads such files writes the texts in a random order.
 
     Args:
-      tensors: contiguous, of one of the dtypes of parameters.
+      tensors: contiguous, of one of the dtypes above.
       texts: what is put under `__metadata__`.
     """
     names = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
@@ -65,7 +75,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a file under their names, read-only, in the dtypes they are saved in.
 
     Raises:
-      ValueError: it is no safetensors file, or is cut off; or a tensor has no dtype of parameters.
+      ValueError: it is no safetensors file, or is cut off; or a tensor is of no dtype above.
       OSError: it cannot be read.
     """
     import safetensors

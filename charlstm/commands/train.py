@@ -19,18 +19,23 @@ from charlstm.commands._devices import set_up_devices
 from charlstm.config import Config, load_config, reference
 from charlstm.errors import UserError
 from charlstm.runtime.preemption import SignalHandler, connect_processes
+from charlstm.storage import paths
+from charlstm.storage.layout import IMPORTED_FILE
 
 _CONFIG = _flags.define_path(
     "config",
     "quickstart",
-    "Name of a configuration, or path of a .json file or of a .py file, which is code that runs.",
+    "Name of a configuration, or path of a .json file or of a .py file, which is code that runs. A "
+    "run that was imported has its own.",
 )
 _CORPUS = flags.DEFINE_string(
     "corpus", None, "Registered name, file, folder, glob or - for standard input (data.corpus)."
 )
 _WORKDIR = _flags.define_path("workdir", None, "Run folder; runs/CONFIG if not given.")
 _INIT_FROM = _flags.define_path(
-    "init_from", None, "Run or checkpoint whose weights a new run starts from."
+    "init_from",
+    None,
+    "Run, checkpoint, or file of charlstm export, whose weights a new run starts from.",
 )
 _STOP_AFTER = flags.DEFINE_integer(
     "stop_after", None, "Save and end after this update; the same command without it goes on.", 1
@@ -158,4 +163,13 @@ def _configuration() -> Config:
         if values.get("data.corpus", _CORPUS.value) != _CORPUS.value:
             raise UserError("--corpus and --config.data.corpus differ: give one of them")
         values["data.corpus"] = _CORPUS.value
-    return load_config(_CONFIG.value).replace(values)
+    return (_imported() or load_config(_CONFIG.value)).replace(values)
+
+
+def _imported() -> Config | None:
+    """Returns the configuration of the run folder if an import has made it, and none is named."""
+    if _CONFIG.present or not _WORKDIR.value:
+        return None
+    if not paths.local_single(f"{_WORKDIR.value}/{IMPORTED_FILE}").is_file():
+        return None
+    return load_config(str(paths.local_single(f"{_WORKDIR.value}/config.json")))

@@ -30,9 +30,14 @@ def open_recorded(spec: str, recorded: Mapping[str, Any]) -> Source:
       recorded: what a checkpoint of the run says of its text.
 
     Raises:
-      UserError: the text is not found, or is a registered corpus that cannot be fetched.
+      UserError: the text is not found or not known, or is a registered corpus that cannot be
+        fetched.
     """
     wanted: str = recorded["sha256"]
+    if not wanted:
+        raise UserError(
+            "the model was imported, and its text is not known: give one with --corpus=PATH"
+        )
     copy = open_copy(wanted, recorded["name"]) if is_stream(spec) else None
     if copy is not None:
         return copy

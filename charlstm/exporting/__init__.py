@@ -45,6 +45,7 @@ FORMATS = {
     "safetensors": Format("charlstm.exporting.safetensors", MODEL_SUFFIX, ("float32", "bfloat16")),
     "onnx": Format("charlstm.exporting.onnx", ".onnx"),
     "web": Format("charlstm.exporting.web", "", is_page=True),
+    "stablehlo": Format("charlstm.exporting.stablehlo", ".stablehlo"),
 }
 
 

@@ -3,6 +3,7 @@
 CHECKPOINTS = "checkpoints"
 COMMIT_FILE = "metadata/metadata"  # of a checkpoint; it is written last, and deleted first
 MODEL_SUFFIX = ".safetensors"
+IMPORTED_FILE = "imported.json"  # of a run folder that an import has made
 
 
 def mark_of(checkpoint: str) -> str:

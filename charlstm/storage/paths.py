@@ -58,7 +58,7 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     if not is_address(path):
         return Path(os.path.expanduser(path))
     if absolute(path).endswith(MODEL_SUFFIX):
-        return _local_model(absolute(path), refreshed)
+        return local_single(path, refreshed=refreshed)
     address, below = _split(path)
     if address not in _for_readers or _for_readers[address].has_failed:
         _for_readers[address] = _new_copy(address)
@@ -67,14 +67,16 @@ def local(path: str | Path, *, refreshed: bool = True) -> Path:
     return _for_readers[address].folder / below
 
 
-def _local_model(address: str, refreshed: bool) -> Path:
+def local_single(path: str | Path, *, refreshed: bool = True) -> Path:
     """Does what `local` does, for one file: what lies beside it is not fetched."""
-    folder, _, name = address.rpartition("/")
-    path = local(folder, refreshed=False) / name
+    if not is_address(path):
+        return Path(os.path.expanduser(path))
+    folder, _, name = absolute(path).rpartition("/")
+    found = local(folder, refreshed=False) / name
     if refreshed:
-        for copy, found in _places(path):
-            copy.fetch_file(found)
-    return path
+        for copy, file in _places(found):
+            copy.fetch_file(file)
+    return found
 
 
 def local_to_train(path: str | Path) -> Path:

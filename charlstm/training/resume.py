@@ -1,6 +1,7 @@
 """Resuming a run, or starting from another one: what must be the same, and what is taken along."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from charlstm.checkpoint import shipped
-from charlstm.checkpoint.metadata import Metadata
+from charlstm.checkpoint.metadata import Metadata, read_metadata
 from charlstm.checkpoint.reading import MODEL_ITEMS, metadata_of, read_params, resolve
 from charlstm.config import Config, OptimizerConfig
 from charlstm.data.corpus import Alphabet, Corpus
@@ -106,6 +107,42 @@ def sized(config: Config, alphabet: Alphabet, saved: Config | None) -> Config:
     return within_budget(config, alphabet.size)
 
 
+def alphabet_of(config: Config, corpus: Corpus, saved: Metadata | None) -> Alphabet:
+    """Returns the alphabet of a run: that of its checkpoints, or of its text if it has none.
+
+    An imported model may know more bytes than the text that it is trained on.
+
+    Args:
+      config: of the run.
+      corpus: its text.
+      saved: the metadata of its newest checkpoint.
+
+    Raises:
+      UserError: an imported model does not know a byte of the text.
+    """
+    kind = config.model.alphabet
+    if saved is None or saved.config.model.alphabet != kind:
+        return Alphabet.of(kind, corpus.data)
+    if saved.corpus["sha256"] == corpus.sha256:
+        return saved.alphabet
+    found = Alphabet.of(kind, corpus.data)
+    if not saved.is_imported:  # it goes on with another text, and will be refused
+        return found
+    unknown = sorted(set(found.symbols) - set(saved.alphabet.symbols))
+    if unknown:
+        shown = ", ".join(f"{byte:#04x}" for byte in unknown[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        raise UserError(
+            f"{corpus.name} has bytes that the imported model of {saved.alphabet.size} symbols "
+            f"does not know, {shown}{more}: leave them out of the text"
+        )
+    return saved.alphabet
+
+
+# What the weights of a model are made for.
+_STRUCTURE = ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections")
+
+
 def read_weights(
     source: str, config: Config, alphabet: Alphabet, mesh: jax.sharding.Mesh
 ) -> Params:
@@ -117,13 +154,7 @@ def read_weights(
     if place.is_dir():
         paths.fetch(place, MODEL_ITEMS)
     metadata = metadata_of(place)
-    wanted, found = config.model, metadata.config.model
-    for name in ("num_layers", "hidden_size", "embedding_size", "layer_norm", "connections"):
-        if getattr(wanted, name) != getattr(found, name):
-            raise UserError(
-                f"--init_from={source} has model.{name}={getattr(found, name)}, this run "
-                f"{getattr(wanted, name)}: set --config.model.{name}={getattr(found, name)}"
-            )
+    _require_structure(f"--init_from={source}", metadata.config, config, _STRUCTURE)
     if metadata.alphabet.symbols != alphabet.symbols:
         raise UserError(
             f"--init_from={source} has an alphabet of {metadata.alphabet.size} bytes "
@@ -133,12 +164,33 @@ def read_weights(
     return read_params(place, metadata, meshes.replicated(mesh))
 
 
-def absolute(init_from: str | Path) -> str:
-    """Returns the path of a run that weights come from as a checkpoint records it.
+def read_imported(folder: Path, config: Config, mesh: jax.sharding.Mesh) -> Params:
+    """Reads the weights that an import has put into a run folder, if they fit the configuration.
 
-    Of a model that comes with charlstm it is the name.
+    Args:
+      folder: of the checkpoint.
+      config: of the run that begins with them; its alphabet is the checkpoint's.
+      mesh: the devices.
     """
-    return str(init_from) if shipped.find(init_from) else paths.absolute(init_from)
+    metadata = read_metadata(folder)
+    run = folder.parent.parent
+    _require_structure(str(run), metadata.config, config, (*_STRUCTURE, "alphabet"))
+    return read_params(folder, metadata, meshes.replicated(mesh))
+
+
+def _require_structure(what: str, found: Config, wanted: Config, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(found.model, name)
+        if getattr(wanted.model, name) != value:
+            raise UserError(
+                f"{what} has model.{name}={value}, this run {getattr(wanted.model, name)}: "
+                f"set --config.model.{name}={value}"
+            )
+
+
+def absolute(init_from: str | Path) -> str:
+    """Returns the path of a run that weights come from as a checkpoint records it."""
+    return shipped.absolute(init_from)
 
 
 def require_same_start(folder: Path, init_from: str | Path, recorded: str | None) -> None:

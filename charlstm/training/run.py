@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from charlstm.checkpoint.metadata import METRIC, read_metadata
+from charlstm.checkpoint.metadata import METRIC, Metadata, read_metadata
 from charlstm.checkpoint.reading import FOLDER, saved_steps
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
@@ -70,11 +70,12 @@ class Run:
         config: Config,
         workdir: Path,
         corpus: Corpus,
+        alphabet: Alphabet,
         mesh: jax.sharding.Mesh,
         goodput: Goodput,
     ):
         self.config, self.workdir, self.corpus, self.mesh = config, workdir, corpus, mesh
-        self.alphabet = Alphabet.of(config.model.alphabet, corpus.data)
+        self.alphabet = alphabet
         data = config.data
         self.streams = Streams(len(corpus.split("train")), data.num_streams, data.window_length)
         self.console: Console = NullConsole()
@@ -110,10 +111,13 @@ class Run:
           UserError: bad input, before anything is compiled or changed.
         """
         goodput = Goodput(began)
-        corpus = load_shared_corpus(config.data, _recorded_corpus(workdir))
+        saved = _newest_metadata(workdir)
+        corpus = load_shared_corpus(config.data, saved.corpus if saved else None)
         corpus.split("valid")  # raises if nothing is held out
+        alphabet = resume.alphabet_of(config, corpus, saved)
         mesh = meshes.make_mesh(config.data.num_streams, config.mesh.data, config.mesh.model)
-        run = cls(config, workdir, corpus, mesh, goodput)  # raises if the text is too short
+        # Raises if the text is too short.
+        run = cls(config, workdir, corpus, alphabet, mesh, goodput)
         with open_run_folder(workdir), jax.set_mesh(mesh):
             try:
                 run._restore_or_begin(init_from, stop_after)
@@ -156,15 +160,20 @@ class Run:
 
     def _begin(self, init_from: str | Path | None) -> Saved:
         """Returns the state of a run that begins, perhaps with the weights of another."""
-        config = self.config
-        start = None
-        if init_from is not None:
+        config, source, start = self.config, None, None
+        if self._saver.imported is not None:
+            checkpoint, metadata = self._saver.imported
+            source = metadata.clock.get("init_from")
+            if init_from is not None:
+                resume.require_same_start(self.workdir, init_from, source)
+            start = resume.read_imported(checkpoint, config, self.mesh)
+        elif init_from is not None:
+            source = resume.absolute(init_from)
             start = resume.read_weights(str(init_from), config, self.alphabet, self.mesh)
         state = self.program.initialize(config.training.seed)
         if start is not None:
             state = self.program.start_from(start, state)
-            logging.info("starting from the weights of %s", init_from)
-        source = None if init_from is None else resume.absolute(init_from)
+            logging.info("starting from the weights of %s", init_from or source)
         return Saved(0, state, RunState.new(config.optimizer, self._goodput, source), {})
 
     @property
@@ -391,9 +400,9 @@ class Run:
             closing.callback(self.console.close)
 
 
-def _recorded_corpus(workdir: Path) -> dict[str, Any] | None:
-    """Returns what the newest checkpoint says of the run's text; None if there is none."""
+def _newest_metadata(workdir: Path) -> Metadata | None:
+    """Returns the metadata of the newest checkpoint that has readable ones; None if none has."""
     for step in saved_steps(workdir / FOLDER):
         with contextlib.suppress(UserError):
-            return read_metadata(step).corpus
+            return read_metadata(step)
     return None

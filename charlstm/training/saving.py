@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from charlstm.checkpoint.failures import reading
 from charlstm.checkpoint.metadata import Metadata
+from charlstm.checkpoint.reading import FOLDER
 from charlstm.checkpoint.writing import Checkpoints
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet, Corpus
@@ -47,6 +48,10 @@ class Saver:
       workdir: the run folder.
       config: of the run, read for which checkpoints are kept.
       alphabet, corpus: of the run, told to each checkpoint.
+
+    Attributes:
+      imported: the checkpoint that an import has made, and its metadata, if it is the newest: a run
+        begins with its weights. None otherwise.
     """
 
     def __init__(self, workdir: Path, config: Config, alphabet: Alphabet, corpus: Corpus):
@@ -57,15 +62,18 @@ class Saver:
         self._workdir, self._alphabet, self._corpus = workdir, alphabet, corpus
         self._last = 0  # the updates of the newest checkpoint, or of a run that begins
         step = self._checkpoints.newest()
-        self._newest = None if step is None else (step, self._checkpoints.metadata(step))
+        newest = None if step is None else (step, self._checkpoints.metadata(step))
+        self._newest, self.imported = newest, None
+        if newest is not None and newest[1].is_imported:
+            self._newest, self.imported = None, (workdir.absolute() / FOLDER / str(step), newest[1])
 
     @property
     def saved_config(self) -> Config | None:
-        """The configuration of the newest checkpoint; None if there is none."""
+        """The configuration of the newest checkpoint of this run; None if there is none."""
         return None if self._newest is None else self._newest[1].config
 
     def restore(self, program: Program, config: Config, goodput: Goodput) -> Saved | None:
-        """Returns what the newest checkpoint holds; None if there is none.
+        """Returns what the newest checkpoint of this run holds; None if there is none.
 
         Args:
           program: says how the arrays lie over the devices.

@@ -34,7 +34,7 @@ def train(
     Args:
       config: the experiment, see `load_config`.
       workdir: the run folder; made if need be.
-      init_from: a run or checkpoint whose weights a new run starts from.
+      init_from: a run, checkpoint or exported file whose weights a new run starts from.
       stop_after: ends, saved, after this update of the full schedule.
       hooks: called after every so many updates, after the run's own; see `charlstm.training.hooks`.
       writers: make writers beside the run folder's own, such as `TensorBoardWriter`.

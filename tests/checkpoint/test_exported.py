@@ -1,7 +1,6 @@
 """A model in one file: the same model as the checkpoint that it was exported from."""
 
 import json
-import re
 import shutil
 
 import jax
@@ -9,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from exported_models import KINDS, header_of, make_model, with_header
+from exported_models import KINDS, header_of, make_model, with_fields, with_header
 from run_folders import numbers
 
 import charlstm
 from charlstm import UserError, exporting
-from charlstm.checkpoint import exported, reading, shipped
+from charlstm.checkpoint import exported, reading
 from charlstm.checkpoint.failures import DamagedCheckpoint
 from charlstm.checkpoint.writing import Checkpoints
 from charlstm.data.corpus import Alphabet
@@ -120,6 +119,17 @@ def test_an_exported_file_is_exported_again(file, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
+def test_a_state_that_is_to_be_reset_is_said(tmp_path):
+    model, metadata = make_model()
+    fields = {"data.carry_state": False, "data.window_length": 12}
+    path = tmp_path / "model.safetensors"
+    content = exported.encoded(model.params, with_fields(metadata, fields), np.float32)
+    path.write_bytes(content)
+    assert header_of(path)["reset_every"] == "12" and charlstm.load(path).reset_every == 12
+    lines = exporting.export(str(path), "safetensors", tmp_path / "again.safetensors")
+    assert any("set the state to zero every 12 bytes" in line for line in lines)
+
+
 class TestDamage:
     """Whatever a file is, there is one line that says what is wrong with it."""
 
@@ -201,7 +211,9 @@ class TestDamage:
         texts = exported.texts_of(metadata)
         tensors = exported.named_tensors.to_tensors(jax.device_get(model.params))
         whole = {"head.bias": np.zeros(12, np.int64)}
-        assert "dtype I64" in refusal(safetensors.numpy.save(tensors | whole, texts))
+        assert "head.bias is of int64, which is no parameter" in refusal(
+            safetensors.numpy.save(tensors | whole, texts)
+        )
         more = {"head.scale": np.zeros(12, np.float32)}
         assert "head.scale is no tensor of" in refusal(
             safetensors.numpy.save(tensors | more, texts)
@@ -221,61 +233,6 @@ class TestDamage:
         shutil.copytree(trained, tmp_path / "run.safetensors")
         loaded = charlstm.load(tmp_path / "run.safetensors")
         assert (numbers(loaded) == numbers(charlstm.load(trained))).all()
-
-
-class TestShippedModels:
-    @pytest.fixture
-    def shipping(self, file, tmp_path, monkeypatch):
-        """charlstm with one model that comes with it, and a working directory of its own."""
-        folder = tmp_path / "package"
-        folder.mkdir()
-        shutil.copy(file, folder / "shakespeare.safetensors")
-        (folder / "shakespeare.md").write_text("A card.")
-        monkeypatch.setattr(shipped, "FOLDER", folder)
-        monkeypatch.chdir(tmp_path)
-        return folder
-
-    def test_a_name_stands_for_the_file(self, shipping, file):
-        assert shipped.names() == ["shakespeare"]
-        assert reading.resolve("shakespeare") == shipping / "shakespeare.safetensors"
-        assert (numbers(charlstm.load("shakespeare")) == numbers(charlstm.load(file))).all()
-
-    def test_what_is_in_the_working_directory_comes_first(self, shipping, trained, tmp_path):
-        shutil.copytree(trained, tmp_path / "shakespeare")
-        assert reading.resolve("shakespeare").parent.parent == tmp_path / "shakespeare"
-
-    def test_a_mistyped_name_is_answered_with_the_names(self, shipping):
-        with pytest.raises(UserError) as caught:
-            charlstm.load("shakespear")
-        assert str(caught.value) == (
-            "no such checkpoint or run folder: shakespear (did you mean shakespeare?); the models "
-            "that come with charlstm: shakespeare"
-        )
-        with pytest.raises(UserError, match=r"^no such .* folder: runs/mine$"):
-            charlstm.load("runs/mine")
-
-    def test_a_run_begins_with_its_weights_under_its_name(
-        self, shipping, small_config, trained, tmp_path
-    ):
-        fields = {"model.hidden_size": 16, "training.num_updates": 4}
-        config = small_config.replace(fields)
-        charlstm.train(config, tmp_path / "run", init_from="shakespeare", stop_after=1)
-        saved = reading.read_metadata(tmp_path / "run" / "checkpoints" / "1")
-        assert saved.clock["init_from"] == "shakespeare"
-        charlstm.train(config, tmp_path / "run", init_from="shakespeare")
-
-    def test_the_model_that_comes_with_charlstm_is_small_and_speaks(self):
-        path = shipped.FOLDER / "shakespeare.safetensors"
-        if not path.exists():
-            pytest.skip("this source tree has no shipped model")
-        assert path.stat().st_size < 4 * 2**20
-        assert path.with_suffix(".md").read_text().strip()
-        metadata = exported.read_metadata(path)
-        assert "/" not in metadata.config.data.corpus
-        model = charlstm.load("shakespeare")
-        text = model.generate("ROMEO", 200, seed=0)
-        assert len(text) == 200 and len(re.findall(rb"[a-z]+ ", text)) > 20
-        assert model.bits_per_byte("To be, or not to be, that is the question") < 3
 
 
 def test_metadata_that_name_no_number_of_updates_are_those_of_an_unknown_age(tmp_path):

@@ -119,12 +119,12 @@ def test_a_suffix_chooses_the_format(charlstm, trained, tmp_path):
     assert onnx.load(tmp_path / "model.onnx").producer_name == "charlstm"
 
 
-@pytest.mark.parametrize("kind", ["onnx"])
+@pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
 def test_a_missing_library_is_named_with_the_command_that_installs_it(
     charlstm, environment, trained, tmp_path, kind
 ):
     """Behind a folder in which the library cannot be imported."""
-    library = {"onnx": "onnx"}[kind]
+    library = {"onnx": "onnx", "stablehlo": "flatbuffers"}[kind]
     (tmp_path / f"{library}.py").write_text("raise ImportError('not here')")
     places = [str(tmp_path), os.getcwd(), environment.get("PYTHONPATH", "")]
     without = environment | {"PYTHONPATH": os.pathsep.join(places)}

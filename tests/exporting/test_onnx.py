@@ -36,7 +36,7 @@ def assert_equal(content, model, symbols, carry, atol=1e-5):
 def test_logits_and_state_are_those_of_charlstm_for_any_length_and_batch(kind):
     model, metadata = make_model(kind)
     content = model_bytes(model, metadata)
-    for number, (steps, batch) in enumerate([(1, 1), (9, 3), (40, 2)]):
+    for number, (steps, batch) in enumerate([(1, 1), (9, 3), (20, 2)]):
         assert_equal(content, model, *random_inputs(model, steps, batch, seed=number))
 
 

@@ -63,3 +63,22 @@ def test_a_run_begins_with_the_weights_of_a_model_in_a_bucket(
     assert done.returncode == 0 and f"starting from the weights of {model}" in done.stderr
     done = online("train", *flags, "--stop_after=2")
     assert done.returncode == 0 and "going on from update 1" in done.stderr
+
+
+def test_a_model_in_a_bucket_is_imported_into_a_run_in_a_bucket(
+    online, trained, text_file, gcs, folder, address
+):
+    model, run = f"{address}/words.safetensors", f"{address}/run"
+    assert online("export", trained, f"--output={model}").returncode == 0
+    done = online("import", model, f"--output={run}")
+    assert done.returncode == 0 and f"wrote {run}" in done.stderr, done.stderr
+    names = gcs.names(f"{folder}/run")
+    assert {"config.json", "imported.json", "checkpoints/0/metadata/metadata"} <= set(names)
+    done = online("import", model, f"--output={run}")
+    assert done.returncode == 2 and f"--output={run} is there already" in done.stderr
+    flags = f"--workdir={run}", f"--corpus={text_file}"
+    done = online("train", *flags, "--stop_after=2")
+    assert done.returncode == 0 and f"starting from the weights of {model}" in done.stderr
+    assert "checkpoints/2/metadata/metadata" in gcs.names(f"{folder}/run")
+    done = online("train", *flags, "--stop_after=3")
+    assert done.returncode == 0 and "going on from update 2" in done.stderr, done.stderr
