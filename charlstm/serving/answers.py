@@ -67,19 +67,20 @@ class Choice:
         return text
 
     @property
-    def _num_cut(self) -> int:
-        """How many bytes wait for the rest of their character."""
-        return len(self._decoder.getstate()[0])
+    def _cut(self) -> bytes:
+        """The bytes that wait for the rest of their character."""
+        return self._decoder.getstate()[0]
 
     def _tell(self, piece: Piece) -> str:
         """Notes what is told of each byte; returns the text that is whole."""
         told, parts = self._told, []
         for byte in piece.data:
-            parts.append(self._decode(bytes([byte])))
+            # Its character is the last one of the text that ends with it.
+            behind = (self._cut + bytes([byte])).decode(errors="replace")
+            told["text_offset"].append(self._length + len(behind) - 1)
             told["tokens"].append(token(byte))
             told["bytes"].append(byte)
-            # Where its character begins, which is the last one, or comes next.
-            told["text_offset"].append(self._length - (0 if self._num_cut else 1))
+            parts.append(self._decode(bytes([byte])))
         if piece.finish:
             parts.append(self._decode(b"", final=True))
         own, top = self._probabilities(piece)
@@ -91,7 +92,7 @@ class Choice:
 
     def _whole(self, is_end: bool) -> dict[str, list[Any]]:
         """Returns what was noted of the bytes whose characters are whole, and forgets it."""
-        count = len(self._told["bytes"]) - (0 if is_end else self._num_cut)
+        count = len(self._told["bytes"]) - (0 if is_end else len(self._cut))
         whole = {name: rows[:count] for name, rows in self._told.items()}
         self._told = {name: rows[count:] for name, rows in self._told.items()}
         return whole
