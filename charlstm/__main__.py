@@ -12,7 +12,7 @@ from charlstm.runtime import huge_pages, preemption, standard_streams
 def run() -> None:
     """Runs the command that the process's arguments name, and exits with its code."""
     try:
-        if sys.argv[1:2] == ["train"]:
+        if sys.argv[1:2] in (["train"], ["serve"]):
             preemption.hold_back()
         huge_pages.restart()
         from charlstm import command_line

@@ -16,7 +16,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from charlstm import commands
-from charlstm.errors import Preempted, TrainingFailed, UserError, in_one_line
+from charlstm.errors import Preempted, ServingFailed, TrainingFailed, UserError, in_one_line
 from charlstm.runtime import preemption
 from charlstm.runtime.preemption import EXIT_INTERRUPTED, EXIT_SAVED
 from charlstm.storage import paths
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         code = _run_command(argv)
         sys.stdout.flush()  # raises if the output cannot be written
         return code
-    except (UserError, TrainingFailed) as error:
+    except (UserError, TrainingFailed, ServingFailed) as error:
         print(f"charlstm: {paths.shown(in_one_line(error))}", file=sys.stderr)
         return EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     except Preempted as end:

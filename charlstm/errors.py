@@ -15,6 +15,13 @@ class TrainingFailed(Exception):
     """
 
 
+class ServingFailed(Exception):
+    """A server that cannot go on, through no fault of its input.
+
+    The command line prints the message and exits with code 1.
+    """
+
+
 class Preempted(Exception):
     """A run that was asked to stop and has saved everything it did.
 

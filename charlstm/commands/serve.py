@@ -5,10 +5,10 @@
 
 Clients of that protocol work unchanged with the base URL http://127.0.0.1:8000/v1. A token is a
 byte. /ready answers 200 once all is compiled; /health, /metrics and /v1/models are there too.
-SIGTERM and Ctrl-C end the server when what it has begun is finished.
+SIGTERM and Ctrl-C end the server when what it has begun is finished; a second one ends it at once.
+docs/serving.md says more.
 """
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from absl import flags, logging
 
 from charlstm.commands import _checkpoint, _dtype, _flags
 from charlstm.errors import UserError
+from charlstm.serving import signals
 from charlstm.storage import paths
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is every one.")
@@ -25,7 +26,7 @@ _API_KEY_FILE = _flags.define_path(
 )
 _MAX_BATCH = flags.DEFINE_integer("max_batch", 64, "Texts made side by side.", 1, 512)
 _MAX_WAITING = flags.DEFINE_integer(
-    "max_waiting", 1024, "Texts that may wait; more are refused (429).", 1
+    "max_waiting", 1024, "Texts that may wait for a place; more are refused (429).", 1
 )
 _MAX_PROMPT_BYTES = flags.DEFINE_integer(
     "max_prompt_bytes", 1_000_000, "Bytes of a request's prompts.", 1
@@ -42,16 +43,17 @@ _WATCH = _flags.define_number(
 
 def main(argv: Sequence[str]) -> None:
     """Serves as the arguments say."""
-    given = list(argv[1:]) or [_checkpoint.required()]
+    given = _models(argv)
     keys = _keys(_API_KEY_FILE.value)
     _require_extra()
+    ends_by = signals.Signals()  # before JAX is loaded, which takes a while
     import jax
 
     from charlstm.pages import play
     from charlstm.runtime import meshes, xla
     from charlstm.serving import served, server
-    from charlstm.serving.app import Service
     from charlstm.serving.protocol import Limits
+    from charlstm.serving.service import Service
 
     listening = server.listen(_HOST.value, _PORT.value)
     xla.keep_compiled_programs()
@@ -66,19 +68,28 @@ def main(argv: Sequence[str]) -> None:
     if not keys and _HOST.value not in ("127.0.0.1", "localhost", "::1"):
         who = "everybody who reaches this machine may use this server"
         logging.warning("--host=%s: %s; --api_key_file asks for keys", _HOST.value, who)
-    ends = threading.Event()
 
     def tell() -> None:
         for name, model in models.items():
             logging.info("%s: %s, %s", name, model.in_words(), paths.shown(model.folder))
         print(f"serving at {server.address_of(listening)}", flush=True)
-        if _WATCH.value is not None:
-            for model in models.values():
-                arguments = model, _WATCH.value, ends
-                threading.Thread(target=served.watch, args=arguments, daemon=True).start()
 
-    server.serve(service, listening, _MAX_SECONDS.value, tell)
-    ends.set()
+    server.serve(service, listening, ends_by, _MAX_SECONDS.value, _WATCH.value, tell)
+
+
+def _models(argv: Sequence[str]) -> list[str]:
+    """Returns the paths of the models.
+
+    Raises:
+      UserError: there is none, or they are given in two ways.
+    """
+    if not argv[1:]:
+        return [_checkpoint.required()]
+    if _checkpoint.CHECKPOINT.value:
+        raise UserError(
+            f"give the models without --checkpoint: charlstm serve {' '.join(argv[1:])}"
+        )
+    return [_flags.expanded(path) for path in argv[1:]]
 
 
 def _keys(path: str | None) -> frozenset[str]:
@@ -97,6 +108,11 @@ def _keys(path: str | None) -> frozenset[str]:
     keys = frozenset(line.strip() for line in lines if line.strip())
     if not keys:
         raise UserError(f"--api_key_file={path} has no key: write one a line")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise UserError(
+            f"--api_key_file={path}: a key may have letters, digits and signs of ASCII, and no "
+            "blanks: HTTP carries no others"
+        )
     return keys
 
 

@@ -7,6 +7,7 @@ ends at once. From then on the training loop asks the `SignalHandler` between di
 
 A command that trains holds signals back as the first thing that it does, and they stay held back
 when the process starts itself again. The handler is made before JAX is loaded, and takes what came.
+(So does a server, whose handler is another: `charlstm/serving/signals.py`.)
 """
 
 import contextlib
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.25
 
 
 def hold_back() -> None:
-    """Keeps signals waiting until there is a `SignalHandler`, also across `os.exec`."""
+    """Keeps signals waiting until something handles them, also across `os.exec`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 

@@ -5,6 +5,8 @@ UTF-8 are U+FFFD in the text, and exact among the log probabilities.
 """
 
 import codecs
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,25 +39,21 @@ class Choice:
         self._index, self._alphabet = index, alphabet
         self._top, self._has_cells, self._prompt = logprobs, has_cells, prompt
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._waiting: dict[str, list[Any]] = {}  # told when the text of these bytes is whole
+        names = (*_LOGPROB_LISTS, "cells") if has_cells else _LOGPROB_LISTS
+        self._told: dict[str, list[Any]] = {name: [] for name in names}
         self._length = 0  # of the text, in characters
         self._is_first = True
 
     def add(self, piece: Piece) -> dict[str, Any]:
         """Returns the choice as JSON values, with what is new of it."""
         begins, self._prompt = self._prompt, b""
-        text = self._decoder.decode(begins)
-        self._length += len(text)
-        tells = self._top is not None or self._has_cells
-        if tells:
-            text += self._told(piece)
-        else:
-            text += self._decoder.decode(piece.data, final=bool(piece.finish))
+        text = self._decode(begins)
         logprobs = None
-        if tells:
-            held = 0 if piece.finish else len(self._decoder.getstate()[0])
-            logprobs = {name: rows[: len(rows) - held] for name, rows in self._waiting.items()}
-            self._waiting = {name: rows[len(rows) - held :] for name, rows in self._waiting.items()}
+        if self._top is None and not self._has_cells:
+            text += self._decode(piece.data, bool(piece.finish))
+        else:
+            text += self._tell(piece)
+            logprobs = self._whole(bool(piece.finish))
         return {
             "text": text,
             "index": self._index,
@@ -63,26 +61,41 @@ class Choice:
             "finish_reason": piece.finish or None,
         }
 
-    def _told(self, piece: Piece) -> str:
+    def _decode(self, data: bytes, final: bool = False) -> str:
+        text = self._decoder.decode(data, final)
+        self._length += len(text)
+        return text
+
+    @property
+    def _cut(self) -> bytes:
+        """The bytes that wait for the rest of their character."""
+        return self._decoder.getstate()[0]
+
+    def _tell(self, piece: Piece) -> str:
         """Notes what is told of each byte; returns the text that is whole."""
-        rows = self._waiting or {name: [] for name in _LOGPROB_LISTS}
-        parts = []
+        told, parts = self._told, []
         for byte in piece.data:
-            rows["tokens"].append(token(byte))
-            rows["text_offset"].append(self._length)
-            rows["bytes"].append(byte)
-            parts.append(self._decoder.decode(bytes([byte])))
-            self._length += len(parts[-1])
+            # Its character is the last one of the text that ends with it.
+            behind = (self._cut + bytes([byte])).decode(errors="replace")
+            told["text_offset"].append(self._length + len(behind) - 1)
+            told["tokens"].append(token(byte))
+            told["bytes"].append(byte)
+            parts.append(self._decode(bytes([byte])))
         if piece.finish:
-            parts.append(self._decoder.decode(b"", final=True))
+            parts.append(self._decode(b"", final=True))
         own, top = self._probabilities(piece)
-        rows["token_logprobs"] += own
-        rows["top_logprobs"] += top
-        if self._has_cells:
-            cells = np.zeros((0, 0)) if piece.cells is None else np.tanh(piece.cells)
-            rows.setdefault("cells", []).extend(np.round(cells.astype(float), 4).tolist())
-        self._waiting = rows
+        told["token_logprobs"] += own
+        told["top_logprobs"] += top
+        if piece.cells is not None:
+            told["cells"] += np.round(np.tanh(piece.cells).astype(float), 4).tolist()
         return "".join(parts)
+
+    def _whole(self, is_end: bool) -> dict[str, list[Any]]:
+        """Returns what was noted of the bytes whose characters are whole, and forgets it."""
+        count = len(self._told["bytes"]) - (0 if is_end else len(self._cut))
+        whole = {name: rows[:count] for name, rows in self._told.items()}
+        self._told = {name: rows[count:] for name, rows in self._told.items()}
+        return whole
 
     def _probabilities(self, piece: Piece) -> tuple[list[float | None], list[Any]]:
         """Returns the log probability of each byte, and of the likeliest bytes at its place."""
@@ -108,21 +121,46 @@ class Choice:
         return own, top
 
 
+class Whole:
+    """One text of an answer that is sent at once.
+
+    What is told of its bytes is kept as JSON: as Python objects it would take ten times as much.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._lists: dict[str, list[str]] = {}
+        self._last: dict[str, Any] = {}
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Takes what `Choice.add` returned."""
+        self._texts.append(part["text"])
+        for name, rows in (part["logprobs"] or {}).items():
+            known = self._lists.setdefault(name, [])
+            if rows:
+                known.append(json.dumps(rows)[1:-1])
+        self._last = part
+
+    def json(self) -> str:
+        """Returns the whole choice as JSON."""
+        whole = self._last | {"text": "".join(self._texts)}
+        if not self._lists:
+            return json.dumps(whole)
+        del whole["logprobs"]
+        lists = (f'"{name}": [{", ".join(parts)}]' for name, parts in self._lists.items())
+        return f'{json.dumps(whole)[:-1]}, "logprobs": {{{", ".join(lists)}}}}}'
+
+
 def token(byte: int) -> str:
     """Returns a byte as a text: a character of ASCII, or `bytes:` and its escape."""
     return chr(byte) if byte < 0x80 else rf"bytes:\x{byte:02x}"
 
 
-def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns a whole choice, of the parts that `Choice.add` returned."""
-    whole = parts[-1] | {"text": "".join(part["text"] for part in parts)}
-    if whole["logprobs"] is not None:
-        names = dict.fromkeys(name for part in parts for name in part["logprobs"])
-        whole["logprobs"] = {
-            name: [row for part in parts for row in part["logprobs"].get(name, [])]
-            for name in names
-        }
-    return whole
+def whole_answer(head: dict[str, Any], choices: Sequence[Whole], usage: dict[str, int]) -> bytes:
+    """Returns an answer that is sent at once, as JSON."""
+    parts = ", ".join(choice.json() for choice in choices)
+    begin = json.dumps(head)[:-1]
+    return f'{begin}, "choices": [{parts}], "usage": {json.dumps(usage)}}}'.encode()
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

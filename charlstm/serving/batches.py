@@ -5,7 +5,7 @@ programs serve any load.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence as Values
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from charlstm.sampling import texts
 from charlstm.sampling.settings import Settings
 from charlstm.sampling.texts import Draws, Given, Loaded, Texts
 from charlstm.serving.prompt_cache import Column
+from charlstm.serving.sequences import Sequence
 
 # The widths, and the most time steps of a chunk of each: what is drawn beyond a text's end is lost.
 WIDTHS = {1: 128, 8: 128, 64: 64, 512: 16}
@@ -48,12 +49,13 @@ class Programs:
 
     Args:
       model: the model.
-      most: the largest width.
+      most: how many texts the largest width has to hold.
     """
 
     def __init__(self, model: LanguageModel, most: int):
         self.model = model
-        self.widths = [width for width in WIDTHS if width <= max(1, most)]
+        self.widths = [width for width in WIDTHS if width < most]
+        self.widths.append(next(width for width in WIDTHS if width >= most))
         devices = jax.local_devices()
         count = len(devices) if devices[0].platform == "cpu" else 1
         alone = meshes.single_device_mesh(devices[0])
@@ -70,10 +72,10 @@ class Programs:
                     self._loaded[mesh] = texts.load(model.put(meshes.replicated(mesh)))
 
     def width_for(self, count: int) -> int:
-        """Returns the smallest width that holds `count` texts, or the largest there is."""
-        return next((width for width in self.widths if width >= count), self.widths[-1])
+        """Returns the smallest width that holds `count` texts."""
+        return next(width for width in self.widths if width >= count)
 
-    def place(self, columns: Sequence[Column | None], width: int) -> Texts:
+    def place(self, columns: Values[Column | None], width: int) -> Texts:
         """Puts columns side by side on the devices; None, and what is missing, is a new text."""
         num_layers, hidden_size = self.model.shape
         h = [np.zeros((hidden_size, width), np.float32) for _ in range(num_layers)]
@@ -91,7 +93,7 @@ class Programs:
             return self._split(placed, width)
         return jax.device_put(placed, meshes.replicated(self._meshes[width]))
 
-    def columns(self, placed: Texts, indices: Sequence[int]) -> list[Column]:
+    def columns(self, placed: Texts, indices: Values[int]) -> list[Column]:
         """Returns columns of texts, on the host."""
         host = jax.device_get(placed)
         return [
@@ -169,9 +171,10 @@ class Programs:
             draws.lane[:] = 0
             placed = self.place([], width)
             placed, chunk = self.advance(placed, width, given, draws, _CHECKED_STEPS, None, False)
-            for column in self.columns(placed, (0, width - 1)):
-                parts = (*column.h, *column.c, column.logits)
-                found.append((chunk.read[:, 0].tobytes(), *(part.tobytes() for part in parts)))
+            places = 0, width - 1
+            for place, column in zip(places, self.columns(placed, places), strict=True):
+                parts = (chunk.read[:, place], *column.h, *column.c, column.logits)
+                found.append([part.tobytes() for part in parts])
         return all(one == found[0] for one in found)
 
     def seconds_per_step(self, width: int) -> float:
@@ -198,3 +201,45 @@ def nothing_given(width: int) -> Given:
     """Returns that no text of a batch has anything to read."""
     count, num_drawn = np.zeros((2, width), np.int32)
     return Given(np.zeros((WIDTHS[width], width), np.uint8), count, num_drawn)
+
+
+class Batch:
+    """Texts that are advanced together: where each stands, and how its symbols are drawn.
+
+    Args:
+      width: how many columns.
+      placed: what the model knows of them; see `Programs.place`.
+    """
+
+    def __init__(self, width: int, placed: Texts):
+        self.num_too_wide = 0
+        self.fill([], width, placed)
+
+    def fill(self, texts: Values[Sequence], width: int, placed: Texts) -> None:
+        """Gives the first columns to texts; the others are empty."""
+        self.width, self.placed = width, placed
+        self.columns: list[Sequence | None] = [*texts, *[None] * (width - len(texts))]
+        self.draws = Draws.alike(width, Settings(), 0)
+        self.cells = np.zeros((MOST_CELLS, width), np.int32)
+        for index, text in enumerate(texts):
+            wish = text.wish
+            own = Draws.alike(1, wish.settings, wish.seed)
+            for array, value in zip(self.draws, own, strict=True):
+                array[index] = value[0]
+            self.draws.lane[index] = wish.lane
+            self.cells[: len(wish.cells), index] = wish.cells
+
+    @property
+    def present(self) -> list[tuple[int, Sequence]]:
+        """The texts with the indices of their columns."""
+        return [(index, text) for index, text in enumerate(self.columns) if text is not None]
+
+    def given(self, num_steps: int) -> Given:
+        """Returns what the texts read in the next time steps."""
+        given = nothing_given(self.width)
+        for index, text in self.present:
+            begin = text.num_read
+            symbols = text.wish.prompt[begin : begin + num_steps]
+            given.symbols[: len(symbols), index] = symbols
+            given.count[index], given.num_drawn[index] = len(symbols), text.num_drawn
+        return given

@@ -3,16 +3,12 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
 
-import numpy as np
 from absl import logging
 
 from charlstm.model.language_model import LanguageModel
-from charlstm.sampling.settings import Settings
-from charlstm.sampling.texts import Draws, Given, Texts
-from charlstm.serving.batches import MOST_CELLS, WIDTHS, Programs, nothing_given
-from charlstm.serving.prompt_cache import Column, PromptCache
+from charlstm.serving.batches import WIDTHS, Batch, Programs
+from charlstm.serving.prompt_cache import LEAST_LENGTH, Column, PromptCache
 from charlstm.serving.sequences import Sequence
 
 # How long a chunk takes; so long a new text may wait until it joins.
@@ -20,12 +16,14 @@ CHUNK_SECONDS = 0.04
 # Among so few texts a chunk ends where one of them does, and the first bytes come at once.
 FEW = 8
 FIRST_BYTES = 4
-# A text of fewer bytes is not worth remembering.
-LEAST_REMEMBERED = 64
 # Chunks that a batch must be too wide for before it is made narrower.
 PATIENCE = 4
 # Texts that are advanced each by itself, for they must be exact and share no batch.
 MOST_ALONE = 8
+# How often texts are looked at of which too much is unread.
+LOOK_AGAIN_SECONDS = 0.05
+# While a long prompt is read, its state is kept each time that it has grown by this share.
+GROWTH_REMEMBERED = 1 / 16
 
 
 @dataclasses.dataclass
@@ -42,45 +40,6 @@ class Counts:
     cache_bytes: int = 0
 
 
-class _Batch:
-    """Texts that are advanced together, and how each of them is."""
-
-    def __init__(self, width: int, placed: Texts):
-        self.width, self.placed = width, placed
-        self.num_too_wide = 0
-        self.fill([])
-
-    def fill(self, texts: list[Sequence]) -> None:
-        """Gives the first columns to texts; the others are empty."""
-        width = self.width
-        self.num_too_wide = 0
-        self.columns: list[Sequence | None] = [*texts, *[None] * (width - len(texts))]
-        self.draws = Draws.alike(width, Settings(), 0)
-        self.cells = np.zeros((MOST_CELLS, width), np.int32)
-        for index, text in enumerate(texts):
-            wish = text.wish
-            own = Draws.alike(1, wish.settings, wish.seed)
-            for array, value in zip(self.draws, own, strict=True):
-                array[index] = value[0]
-            self.draws.lane[index] = wish.lane
-            self.cells[: len(wish.cells), index] = wish.cells
-
-    @property
-    def present(self) -> list[tuple[int, Sequence]]:
-        """The texts with the indices of their columns."""
-        return [(index, text) for index, text in enumerate(self.columns) if text is not None]
-
-    def given(self, num_steps: int) -> Given:
-        """Returns what the texts read in the next time steps."""
-        given = nothing_given(self.width)
-        for index, text in self.present:
-            begin = text.num_read
-            symbols = text.wish.prompt[begin : begin + num_steps]
-            given.symbols[: len(symbols), index] = symbols
-            given.count[index], given.num_drawn[index] = len(symbols), text.num_drawn
-        return given
-
-
 class Engine:
     """Makes texts with one model.
 
@@ -94,21 +53,21 @@ class Engine:
         self.model, self.counts = model, Counts()
         self._max_batch = max_batch
         self._cache = PromptCache(cache_bytes)
-        self._waiting: list[Sequence] = []  # guarded by `_wake`
-        self._left: list[Sequence] = []  # of those, for want of a place
         self._wake = threading.Condition()
+        self._waiting: list[Sequence] = []  # handed in since the last chunk; guarded by `_wake`
+        self._left: list[Sequence] = []  # of those before, without a place
+        self._unfinished: set[Sequence] = set()  # these, and those that have a place
         self._stops = False
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._compiler = threading.Thread(target=self._compile_others, name="compiler", daemon=True)
-        self._batches: list[_Batch] = []  # the shared one first, then those of a single text
-        self._is_exact = False
+        self._batches: list[Batch] = []  # the shared one first, then those of a single text
         self._step_seconds: dict[int, float] = {}
+        self.is_exact = False
 
-    def start(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Starts to compile; `on_ready` is called, in the engine's thread, when texts can come."""
-        self._on_ready = on_ready
+    def start(self) -> None:
+        """Starts to compile."""
         self._thread.start()
 
     @property
@@ -123,17 +82,20 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        """How many texts wait for a place."""
+        """How many texts have no place."""
         return len(self._waiting) + len(self._left)
 
-    def submit(self, texts: list[Sequence]) -> None:
-        """Takes texts to be made."""
+    def submit(self, texts: list[Sequence]) -> bool:
+        """Takes texts to be made; returns False if it takes no more."""
         with self._wake:
+            if self._stops or self._failure is not None:
+                return False
             self._waiting.extend(texts)
             self._wake.notify()
+            return True
 
     def stop(self) -> None:
-        """Ends the thread when all texts are made."""
+        """Takes no more texts, and ends the thread when all are made."""
         with self._wake:
             self._stops = True
             self._wake.notify()
@@ -151,22 +113,29 @@ class Engine:
                 self._admit()
                 for batch in list(self._batches):
                     self._advance(batch)
+                active = [text for batch in self._batches for _, text in batch.present]
+                self.counts.active, self.counts.width = len(active), self._batches[0].width
         except BaseException as error:
-            self._failure = error
             logging.exception("the engine has failed")
-            for text in [*self._all_active(), *self._take_waiting()]:
-                text.fail("the server has failed; its log says why")
+            with self._wake:
+                self._failure = error
+                failed = [*self._unfinished, *self._waiting]
+                self._waiting, self._left = [], []
+            self.counts.active = 0
+            for text in failed:
+                text.fail("the model has failed: the server's log says why")
 
     def _prepare(self) -> None:
         self._programs = Programs(self.model, self._max_batch)
         for width in self._programs.widths:
+            if self._stops:
+                return
             self._programs.compile(width, records=False, filters=False)
             self._step_seconds[width] = self._programs.seconds_per_step(width)
-        self._is_exact = self._programs.agree()
+        self.is_exact = self._programs.agree()
         first = self._programs.widths[0]
-        self._batches = [_Batch(first, self._programs.place([], first))]
+        self._batches = [Batch(first, self._programs.place([], first))]
         self._ready.set()
-        self._on_ready()
         self._compiler.start()
 
     def _compile_others(self) -> None:
@@ -177,26 +146,23 @@ class Engine:
                     self._programs.compile(width, records, filters)
 
     def _wait(self) -> bool:
-        """Returns True when there is something to do, and False when all is done."""
+        """Returns True when there may be something to do, and False when all is done."""
         with self._wake:
-            while not (self._waiting or self._left or self._all_active()):
-                if self._stops:
+            have_a_place = len(self._unfinished) - len(self._left)
+            if not self._waiting and not have_a_place:
+                if self._stops and not self._left:
                     return False
-                self._wake.wait()
+                self._wake.wait(LOOK_AGAIN_SECONDS if self._left else None)
             return True
 
-    def _all_active(self) -> list[Sequence]:
-        return [text for batch in self._batches for _, text in batch.present]
-
     def _admit(self) -> None:
-        """Gives waiting texts a place, as far as there are places."""
-        shared, *others = self._batches
+        """Gives texts that wait a place, as far as there are places."""
         for batch in self._batches:
-            gone = [(index, text) for index, text in batch.present if self._has_gone(text)]
-            self._remember(batch, gone)
-            for index, _ in gone:
-                batch.columns[index] = None
+            self._vacate(batch)
+        shared, *others = self._batches
         self._batches = [shared, *(batch for batch in others if batch.present)]
+        present = [text for batch in self._batches for _, text in batch.present]
+        being_read = {id(text.wish.prompt) for text in present if text.prompt_left}
         room = self._max_batch - len(shared.present)
         room_alone = MOST_ALONE - len(self._batches) + 1
         joining: list[Sequence] = []
@@ -204,33 +170,68 @@ class Engine:
         for text in self._take_waiting():
             if self._has_gone(text):
                 continue
-            if text.wish.is_exact and not self._is_exact:
-                places, taken = alone, len(alone) < room_alone
+            places, size = (alone, room_alone) if self._is_alone(text) else (joining, room)
+            has_to_wait = self._is_shared(text) and id(text.wish.prompt) in being_read
+            if len(places) >= size or has_to_wait or text.is_held_up():
+                self._left.append(text)
             else:
-                places, taken = joining, len(joining) < room
-            (places if taken else self._left).append(text)
+                places.append(text)
+                being_read.add(id(text.wish.prompt))
         for text in alone:
-            batch = _Batch(1, self._programs.place([self._known(text)], 1))
-            batch.fill([text])
+            batch = Batch(1, self._programs.place([self._known(text)], 1))
+            batch.fill([text], 1, batch.placed)
             self._batches.append(batch)
         self._rearrange(shared, joining)
+
+    def _vacate(self, batch: Batch) -> None:
+        """Takes texts out of a batch that are given up, or of which too much is unread."""
+        leaving = [
+            (index, text)
+            for index, text in batch.present
+            if self._has_gone(text) or text.is_held_up()
+        ]
+        if not leaving:
+            return
+        columns = self._programs.columns(batch.placed, [index for index, _ in leaving])
+        for (index, text), column in zip(leaving, columns, strict=True):
+            batch.columns[index] = None
+            if text.is_cancelled:
+                self._remember(text, column)
+            else:
+                text.column = column
+                self._left.append(text)
 
     def _take_waiting(self) -> list[Sequence]:
         with self._wake:
             taken = [*self._left, *self._waiting]
             self._left, self._waiting = [], []
+        self._unfinished.update(taken)
         return taken
+
+    def _is_alone(self, text: Sequence) -> bool:
+        """Returns True if a text must not share a batch, for it would not be exact there."""
+        return text.wish.is_exact and not self.is_exact
+
+    def _is_shared(self, text: Sequence) -> bool:
+        """Returns True if texts with the same prompt had best wait until one has read it."""
+        is_long = len(text.wish.prompt) >= LEAST_LENGTH
+        return is_long and self._cache.keeps and not text.wish.of_prompt and text.column is None
 
     def _known(self, text: Sequence) -> Column | None:
         """Returns what is known of a text's beginning, and marks that as read."""
-        found = None if text.wish.of_prompt else self._cache.longest(text.wish.prompt)
+        if text.column is not None:
+            column, text.column = text.column, None
+            return column
+        if text.wish.of_prompt:
+            return None
+        found = self._cache.longest(text.wish.prompt, self._is_alone(text))
         if found is None:
             return None
         text.num_read = text.remembered = found[0]
         self.counts.bytes_remembered += found[0]
         return found[1]
 
-    def _rearrange(self, batch: _Batch, joining: list[Sequence]) -> None:
+    def _rearrange(self, batch: Batch, joining: list[Sequence]) -> None:
         """Gives a batch the width that its texts need, and a column to each new one."""
         present = batch.present
         width = self._programs.width_for(len(present) + len(joining))
@@ -243,19 +244,22 @@ class Engine:
         if present:
             columns += self._programs.columns(batch.placed, [index for index, _ in present])
         columns += [self._known(text) for text in joining]
-        batch.width, batch.placed = width, self._programs.place(columns, width)
-        batch.fill([*(text for _, text in present), *joining])
+        texts = [*(text for _, text in present), *joining]
+        batch.fill(texts, width, self._programs.place(columns, width))
 
     def _has_gone(self, text: Sequence) -> bool:
         if text.is_late and not text.is_cancelled:
             text.fail(
                 f"the text was not finished within {text.wish.seconds:g} seconds: ask for fewer "
-                "bytes, or at a quieter time"
+                "bytes, or at a quieter time",
+                is_late=True,
             )
             text.cancel()
+        if text.is_cancelled:
+            self._unfinished.discard(text)
         return text.is_cancelled
 
-    def _advance(self, batch: _Batch) -> None:
+    def _advance(self, batch: Batch) -> None:
         """Runs a chunk of a batch, and hands on what came of it."""
         present = batch.present
         if not present:
@@ -277,28 +281,29 @@ class Engine:
         )
         seconds = time.perf_counter() - begin
         before = sum(text.num_read for text in texts), sum(text.num_drawn for text in texts)
-        ended = []
-        remembered = []
+        worth_keeping = []
         for index, text in present:
             length = text.length
             logits, cells = (
                 None if part is None else part[..., index] for part in (chunk.logits, chunk.cells)
             )
             has_ended = text.take(chunk.read[:, index], logits, cells)
-            if text.length == length + num_steps and (has_ended or text.has_just_read):
-                remembered.append((index, text))
+            is_whole = text.length == length + num_steps  # nothing was read behind its end
+            if is_whole and self._is_worth_keeping(text, has_ended):
+                worth_keeping.append((index, text))
             if has_ended:
-                ended.append(index)
-        self._remember(batch, remembered)
-        for index in ended:
-            batch.columns[index] = None
+                batch.columns[index] = None
+                self._unfinished.discard(text)
+        if worth_keeping:
+            columns = self._programs.columns(batch.placed, [index for index, _ in worth_keeping])
+            for (_, text), column in zip(worth_keeping, columns, strict=True):
+                self._remember(text, column)
         counts, average = self.counts, self._step_seconds
         average[batch.width] += 0.2 * (seconds / num_steps - average[batch.width])
         counts.bytes_read += sum(text.num_read for text in texts) - before[0]
         counts.bytes_made += sum(text.num_drawn for text in texts) - before[1]
         counts.chunks += 1
         counts.chunk_seconds += seconds
-        counts.active, counts.width = len(self._all_active()), self._batches[0].width
 
     def _num_steps(self, width: int, texts: list[Sequence]) -> int:
         """Returns how many time steps the next chunk has."""
@@ -311,17 +316,16 @@ class Engine:
                 wanted = min(wanted, text.prompt_left or min(text.draws_left, soon))
         return max(1, min(wanted, WIDTHS[width]))
 
-    def _remember(self, batch: _Batch, texts: list[tuple[int, Sequence]]) -> None:
-        """Keeps the states of texts, if enough of them is new."""
-        new = [
-            (index, text)
-            for index, text in texts
-            if text.length - text.remembered >= LEAST_REMEMBERED
-        ]
-        if not new:
-            return
-        columns = self._programs.columns(batch.placed, [index for index, _ in new])
-        for (_, text), column in zip(new, columns, strict=True):
+    def _is_worth_keeping(self, text: Sequence, has_ended: bool) -> bool:
+        """Returns True if the state of a text is to be kept: at its ends, and now and then."""
+        if not self._cache.keeps or (text.num_drawn and not has_ended):
+            return False
+        grown = text.length * GROWTH_REMEMBERED if text.prompt_left else 0
+        return text.length - text.remembered >= max(LEAST_LENGTH, grown)
+
+    def _remember(self, text: Sequence, column: Column) -> None:
+        """Keeps the state of a text, if enough of it is new."""
+        if text.length - text.remembered >= LEAST_LENGTH and self._cache.keeps:
             text.remembered = text.length
-            self._cache.put(text.symbols(), column)
-        self.counts.cache_bytes = self._cache.num_bytes
+            self._cache.put(text.symbols(), column, self._is_alone(text))
+            self.counts.cache_bytes = self._cache.num_bytes

@@ -4,48 +4,32 @@ A token is a byte. A prompt is text, which is read as UTF-8, or a list of byte v
 """
 
 import dataclasses
-import json
 import re
 from typing import Any
 
 from charlstm.errors import UserError
 from charlstm.sampling.settings import Settings
 from charlstm.serving.batches import MOST_CELLS
+from charlstm.serving.fields import Fields, Refusal, encoded, read_object
 
 MOST_CHOICES = 128
 MOST_LOGPROBS = 20
 MOST_STOPS = 16
+MOST_STOP_BYTES = 1000
+# Log probabilities and states of cells in an answer that is sent at once, 20 bytes each.
+MOST_NUMBERS = 2**21
 _CELL = re.compile(r"(\d{1,4}):(\d{1,6})")
-# Fields of the protocol that would change the text, and the values at which they do not.
+# Fields of the protocol, and of other servers that speak it, that would change the text, and the
+# values at which they do not.
 _NEUTRAL = {
     "suffix": (None, ""),
-    "best_of": (None, 1),
     "logit_bias": (None, {}),
     "presence_penalty": (None, 0),
     "frequency_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
+    "min_p": (None, 0),
+    "min_tokens": (None, 0),
 }
-
-
-class Refusal(Exception):
-    """A request that is not answered, and why.
-
-    Args:
-      message: what is wrong, and what to do.
-      status: of HTTP.
-      kind: of the error, in the protocol's words.
-      code: of the error, if it has one.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        status: int = 400,
-        kind: str = "invalid_request_error",
-        code: str | None = None,
-    ):
-        super().__init__(message)
-        self.status = status
-        self.content = {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,93 +94,89 @@ def parse(body: bytes, limits: Limits) -> Request:
       Refusal: it is no JSON object, a field is of the wrong type or out of range, or it asks for
         what this server does not do.
     """
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"the request is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise Refusal('the request must be a JSON object, such as {"prompt": "ROMEO:"}')
-    for name, neutral in _NEUTRAL.items():
+    values = read_object(body, '{"prompt": "ROMEO:"}')
+    fields = Fields(values)
+    n = fields.whole("n", 1, 1, MOST_CHOICES)
+    for name, neutral in (_NEUTRAL | {"best_of": (None, 1, n)}).items():
         if values.get(name) not in neutral:
             raise Refusal(f"{name} is not supported: leave it out")
-    fields = _Fields(values)
-    options = values.get("stream_options") or {}
-    if not isinstance(options, dict):
+    options = values.get("stream_options")
+    if not isinstance(options, dict | None):
         raise Refusal("stream_options must be an object")
     try:
         settings = Settings(
             fields.number("temperature", 1.0, 0, 1e6),
-            fields.whole("top_k", 0, -1, 2**30) % (2**30 + 1) if values.get("top_k") != -1 else 0,
+            max(0, fields.whole("top_k", 0, -1, 2**30)),
             fields.number("top_p", 1.0, 0, 1),
         )
     except UserError as error:
         raise Refusal(str(error)) from error
-    prompts = _prompts(values.get("prompt"))
-    if sum(map(len, prompts)) > limits.prompt_bytes:
-        raise Refusal(
-            f"the prompt has {sum(map(len, prompts)):,} bytes, and this server reads up to "
-            f"{limits.prompt_bytes:,}: shorten it",
-            code="context_length_exceeded",
-        )
     seed = fields.whole("seed", None, -(2**63), 2**64)
     request = Request(
         model=fields.text("model"),
-        prompts=prompts,
+        prompts=_prompts(values.get("prompt")),
         max_tokens=fields.whole("max_tokens", 16, 0, limits.new_bytes),
         settings=settings,
-        n=fields.whole("n", 1, 1, MOST_CHOICES),
+        n=n,
         stops=_stops(values.get("stop")),
         seed=None if seed is None else seed % 2**32,
         echo=fields.flag("echo"),
         logprobs=fields.whole("logprobs", None, 0, MOST_LOGPROBS),
         stream=fields.flag("stream"),
-        include_usage=options.get("include_usage") is True,
+        include_usage=Fields(options or {}).flag("include_usage"),
         cells=_cells(values.get("cells")),
     )
-    if len(prompts) * request.n > limits.waiting:
-        raise Refusal(
-            f"{len(prompts)} prompts with n={request.n} are more texts than this server lets wait, "
-            f"{limits.waiting}: ask for fewer at a time"
-        )
+    _require_fits(request, limits)
     return request
 
 
-class _Fields:
-    """The fields of a request; one that is missing or null has its default."""
+def _require_fits(request: Request, limits: Limits) -> None:
+    """Raises `Refusal` if a request is larger than this server takes."""
+    prompt_bytes = sum(map(len, request.prompts))
+    num_texts = len(request.prompts) * request.n
+    if prompt_bytes > limits.prompt_bytes:
+        raise Refusal(
+            f"the prompt has {prompt_bytes:,} bytes, and this server reads up to "
+            f"{limits.prompt_bytes:,}: shorten it",
+            code="context_length_exceeded",
+        )
+    if num_texts > limits.waiting:
+        raise Refusal(
+            f"{len(request.prompts)} prompts with n={request.n} are more texts than this server "
+            f"lets wait, {limits.waiting}: ask for fewer at a time"
+        )
+    told = 0 if request.logprobs is None else 1 + request.logprobs
+    echoed = prompt_bytes * request.n if request.echo else 0
+    numbers = (told + len(request.cells)) * (echoed + num_texts * request.max_tokens)
+    if numbers > MOST_NUMBERS and not request.stream:
+        raise Refusal(
+            f"logprobs and cells of so many bytes are {numbers:,} numbers, and this server sends "
+            f"up to {MOST_NUMBERS:,} at once: ask for fewer, or set stream"
+        )
 
-    def __init__(self, values: dict[str, Any]):
-        self._values = values
 
-    def whole(self, name: str, default: Any, least: int, most: int) -> Any:
-        value = self._values.get(name)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise Refusal(f"{name}={_shown(value)} must be a whole number from {least} to {most}")
-        return value
+def parse_prompt(body: bytes) -> bytes:
+    """Reads a request for the tokens of a text; returns its bytes.
 
-    def number(self, name: str, default: float, least: float, most: float) -> float:
-        value = self._values.get(name)
-        if value is None:
-            return default
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not least <= value <= most:
-            raise Refusal(f"{name}={_shown(value)} must be a number from {least:g} to {most:g}")
-        return float(value)
+    Raises:
+      Refusal: it is no JSON object, or `prompt` is no text.
+    """
+    prompt = Fields(read_object(body, '{"prompt": "ROMEO:"}')).text("prompt")
+    if prompt is None:
+        raise Refusal("prompt is missing: give a text")
+    return encoded(prompt, "prompt")
 
-    def flag(self, name: str) -> bool:
-        value = self._values.get(name)
-        if value not in (None, True, False) or isinstance(value, int | float) != isinstance(
-            value, bool
-        ):
-            raise Refusal(f"{name}={_shown(value)} must be true or false")
-        return bool(value)
 
-    def text(self, name: str) -> str | None:
-        value = self._values.get(name)
-        if value is not None and not isinstance(value, str):
-            raise Refusal(f"{name}={_shown(value)} must be a text")
-        return value
+def parse_tokens(body: bytes) -> bytes:
+    """Reads a request for the text of tokens; returns their bytes.
+
+    Raises:
+      Refusal: it is no JSON object, or `tokens` are no byte values.
+    """
+    tokens = read_object(body, '{"tokens": [82, 79]}').get("tokens")
+    if not isinstance(tokens, list):
+        raise Refusal("tokens must be a list of byte values")
+    return _prompt(tokens)
 
 
 def _prompts(value: Any) -> list[bytes]:
@@ -211,7 +191,7 @@ def _prompts(value: Any) -> list[bytes]:
 
 def _prompt(value: Any) -> bytes:
     if isinstance(value, str):
-        return _encoded(value, "prompt")
+        return encoded(value, "prompt")
     if isinstance(value, list) and _is_bytes(value):
         try:
             return bytes(value)
@@ -224,24 +204,20 @@ def _is_bytes(values: list[Any]) -> bool:
     return all(type(value) is int for value in values)
 
 
-def _encoded(text: str, name: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise Refusal(f"{name} has half of a surrogate pair, which is no character") from error
-
-
 def _stops(value: Any) -> tuple[bytes, ...]:
-    stops = [value] if isinstance(value, str) else value or []
+    stops = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(stops, list) or len(stops) > MOST_STOPS:
         raise Refusal(f"stop must be a text or a list of up to {MOST_STOPS} texts")
     if not all(isinstance(stop, str) and stop for stop in stops):
         raise Refusal("every stop must be a text of at least one character")
-    return tuple(_encoded(stop, "stop") for stop in stops)
+    found = tuple(encoded(stop, "stop") for stop in stops)
+    if any(len(stop) > MOST_STOP_BYTES for stop in found):
+        raise Refusal(f"a stop may have up to {MOST_STOP_BYTES} bytes: shorten it")
+    return found
 
 
 def _cells(value: Any) -> tuple[tuple[int, int], ...]:
-    cells = value or []
+    cells = [] if value is None else value
     if not isinstance(cells, list) or len(cells) > MOST_CELLS:
         raise Refusal(f'cells must be a list of up to {MOST_CELLS}, such as ["0:17"]')
     matches = [_CELL.fullmatch(cell) if isinstance(cell, str) else None for cell in cells]
@@ -249,8 +225,3 @@ def _cells(value: Any) -> tuple[tuple[int, int], ...]:
     if len(found) < len(cells):
         raise Refusal('a cell is written "LAYER:CELL", both counted from 0')
     return found
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"

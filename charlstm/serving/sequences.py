@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from charlstm.sampling.settings import Settings
+from charlstm.serving.prompt_cache import Column
 
 LENGTH, STOP = "length", "stop"  # the reasons why a text ends, in the protocol's words
 
@@ -23,6 +24,7 @@ class Piece(NamedTuple):
       is_prompt: True if these are bytes of the prompt.
       finish: why the text ends here: `length` or `stop`; empty if it goes on.
       error: why the text could not be finished; empty if all is well.
+      is_late: True if that is for want of time.
     """
 
     data: bytes
@@ -31,6 +33,13 @@ class Piece(NamedTuple):
     is_prompt: bool = False
     finish: str = ""
     error: str = ""
+    is_late: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size in memory."""
+        arrays = [part for part in (self.logits, self.cells) if part is not None]
+        return len(self.data) + sum(array.nbytes for array in arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Wish:
     """What is wanted of a text.
 
     Attributes:
-      prompt: uint8 [P], symbols; P ≥ 1.
+      prompt: uint8 [P], symbols; P ≥ 1. Texts that begin alike had best share one array.
       settings: how symbols are drawn.
       seed: of the random numbers.
       lane: which of the texts of this seed it is.
@@ -71,15 +80,24 @@ class Sequence:
       wish: what is wanted.
       alphabet: symbols to bytes, uint8 [V].
       listener: is called with each `Piece`, in the engine's thread.
+      is_held_up: returns True while too much of it is unread: then it is not advanced.
     """
 
-    def __init__(self, wish: Wish, alphabet: np.ndarray, listener: Callable[[Piece], None]):
+    def __init__(
+        self,
+        wish: Wish,
+        alphabet: np.ndarray,
+        listener: Callable[[Piece], None],
+        is_held_up: Callable[[], bool] = lambda: False,
+    ):
         self.wish = wish
         self.asked_at = time.monotonic()
         self.num_read = 0  # of the prompt
         self.num_drawn = 0
         self.remembered = 0  # the length of what was last put into the prompt cache
+        self.column: Column | None = None  # what the model knows of it, while it has no place
         self.is_cancelled = False
+        self.is_held_up = is_held_up
         self._alphabet, self._listener = alphabet, listener
         self._symbols: list[np.ndarray] = []
         self._text = bytearray()  # what was made
@@ -112,18 +130,13 @@ class Sequence:
         """How many symbols the model has read of it."""
         return self.num_read + self.num_drawn
 
-    @property
-    def has_just_read(self) -> bool:
-        """True if no more than its prompt has been read."""
-        return self.num_drawn == 0
-
     def cancel(self) -> None:
         """Gives the text up: its place is free from the next chunk on."""
         self.is_cancelled = True
 
-    def fail(self, reason: str) -> None:
-        """Tells the listener that there will be no more."""
-        self._listener(Piece(b"", error=reason))
+    def fail(self, reason: str, is_late: bool = False) -> None:
+        """Tells the listener that there will be no more; see `Piece`."""
+        self._listener(Piece(b"", error=reason, is_late=is_late))
 
     def symbols(self) -> np.ndarray:
         """Returns all symbols that the model has read of this text, uint8."""
@@ -142,26 +155,30 @@ class Sequence:
             kept = self._kept(slice(0, of_prompt), logits, cells)
             self._listener(Piece(self._decode(read[:of_prompt]), *kept, is_prompt=True))
         drawn = read[of_prompt : of_prompt + self.draws_left]
-        if not len(drawn):
-            return self._end() if self.prompt_left == 0 and self.draws_left == 0 else False
-        self.num_drawn += len(drawn)
-        self._symbols.append(drawn)
-        place = slice(of_prompt, of_prompt + len(drawn))
-        self._text += self._decode(drawn)
-        parts = [part for part in self._kept(place, logits, cells) if part is not None]
-        self._records += list(zip(*parts, strict=True))
-        stopped_at = self._stopped_at(len(drawn))
-        if stopped_at >= 0:
-            del self._text[stopped_at:]
-            self._send(len(self._text), STOP)
+        if len(drawn):
+            place = slice(of_prompt, of_prompt + len(drawn))
+            if self._take_drawn(drawn, *self._kept(place, logits, cells)):
+                return True
+        if self.prompt_left == 0 and self.draws_left == 0:
+            self._send(len(self._text), LENGTH)
             return True
-        if self.draws_left == 0:
-            return self._end()
         self._send(len(self._text) - self._held(), "")
         return False
 
-    def _end(self) -> bool:
-        self._send(len(self._text), LENGTH)
+    def _take_drawn(
+        self, drawn: np.ndarray, logits: np.ndarray | None, cells: np.ndarray | None
+    ) -> bool:
+        """Takes symbols that were drawn; returns True if they have a stop, which ends the text."""
+        self.num_drawn += len(drawn)
+        self._symbols.append(drawn)
+        self._text += self._decode(drawn)
+        parts = [part for part in (logits, cells) if part is not None]
+        self._records += list(zip(*parts, strict=True))
+        stopped_at = self._stopped_at(len(drawn))
+        if stopped_at < 0:
+            return False
+        del self._text[stopped_at:]
+        self._send(len(self._text), STOP)
         return True
 
     def _kept(
@@ -177,10 +194,17 @@ class Sequence:
         return self._alphabet[symbols].tobytes()
 
     def _stopped_at(self, num_new: int) -> int:
-        """Returns where the first stop begins, -1 if there is none in what is new."""
+        """Returns where the stop begins that is complete first, the longest if there are several.
+
+        That is how it would be if the bytes came one by one. It is -1 if what is new has none.
+        """
         begin = max(0, len(self._text) - num_new - self._longest_stop + 1)
-        found = (self._text.find(stop, begin) for stop in self.wish.stops)
-        return min((place for place in found if place >= 0), default=-1)
+        found = [
+            (place + len(stop), place)
+            for stop in self.wish.stops
+            if (place := self._text.find(stop, begin)) >= 0
+        ]
+        return min(found)[1] if found else -1
 
     def _held(self) -> int:
         """Returns how many bytes at the end may be the beginning of a stop."""

@@ -1,6 +1,7 @@
 """The models of a server, by name; each has an engine, and a better checkpoint takes its place."""
 
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import meshes
 from charlstm.serving.engine import Engine
 from charlstm.storage import paths
+from charlstm.storage.layout import MODEL_SUFFIX
+
+_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +67,33 @@ class Served:
         """Starts to compile."""
         self.engine.start()
 
-    def reload(self) -> bool:
+    def reload(self, until: threading.Event) -> bool:
         """Takes another checkpoint if there is a better one; returns True if it does.
 
-        What is being made is finished with the one that it was begun with.
+        What is being made is finished with the one that it was begun with, and waited for.
+
+        Args:
+          until: is set when the server ends.
+
+        Raises:
+          UserError: there is no model any more, or it could not be made ready.
         """
         if resolve(self.path) == self.folder:
             return False
         folder, engine, metadata = self._load()
-        is_ready = threading.Event()
-        engine.start(is_ready.set)
-        is_ready.wait()
+        engine.start()
+        while not (engine.is_ready or engine.has_failed or until.wait(_POLL_SECONDS)):
+            pass
+        if not engine.is_ready:
+            engine.stop()
+            engine.join()
+            if engine.has_failed:
+                raise UserError(f"{paths.shown(folder)} could not be made ready")
+            return False
         old, self.engine = self.engine, engine
         self.folder, self.metadata = folder, metadata
         old.stop()
+        old.join()
         return True
 
     def in_words(self) -> str:
@@ -110,30 +127,37 @@ class Served:
 def load(given: Sequence[str], options: Options) -> dict[str, Served]:
     """Loads models; returns them by names, which are those of their folders or files.
 
+    A name that is taken gets a number: NAME-2, NAME-3.
+
     Raises:
       UserError: one cannot be loaded.
     """
     found: dict[str, Served] = {}
     for path in given:
-        name = _name(path)
-        while name in found:
-            name += "-2"
+        wanted = name_of(path)
+        numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+        name = next(n for n in itertools.chain([wanted], numbered) if n not in found)
         found[name] = Served(name, path, options)
     return found
 
 
-def _name(path: str) -> str:
-    place = Path(paths.absolute(path)) if not paths.is_address(path) else Path(path)
+def name_of(path: str) -> str:
+    """Returns the name of a model: RUN, RUN-STEP for one of its checkpoints, or that of a file."""
+    place = Path(paths.absolute(path))
+    if place.name == FOLDER:
+        place = place.parent
     if place.parent.name == FOLDER:
         return f"{place.parent.parent.name}-{place.name}"
-    return place.stem if place.suffix == ".safetensors" else place.name
+    return (place.stem if place.suffix == MODEL_SUFFIX else place.name) or "model"
 
 
 def watch(served: Served, seconds: float, until: threading.Event) -> None:
     """Looks for a better checkpoint of a model every so many seconds, until an event is set."""
     while not until.wait(seconds):
         try:
-            if served.reload():
+            if served.reload(until):
                 logging.info("%s: now of %s", served.name, paths.shown(served.folder))
         except UserError as error:  # a run that is being written anew, or a network that is away
             logging.warning("%s: not reloaded: %s", served.name, error)
+        except Exception:
+            logging.exception("%s: not reloaded", served.name)

@@ -1,15 +1,23 @@
-"""The process around the application: a socket, signals, and an orderly end."""
+"""The process around the application: a socket, and an orderly end."""
 
-import signal
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import uvicorn
 from absl import logging
 
-from charlstm.errors import UserError
-from charlstm.serving.app import Service, application
+from charlstm.errors import ServingFailed, UserError
+from charlstm.serving.app import application
+from charlstm.serving.connections import Connection
+from charlstm.serving.served import Served, watch
+from charlstm.serving.service import Service
+from charlstm.serving.signals import Signals
+
+STALL_SECONDS = 60.0  # that a client may take nothing of its answer
+_POLL_SECONDS = 0.1
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -19,15 +27,19 @@ def listen(host: str, port: int) -> socket.socket:
       UserError: the address cannot be taken.
     """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; connections inherit it
+            stall = round(1000 * STALL_SECONDS)
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
+        found.bind(address)
         found.listen(2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no address"
         raise UserError(
-            f"cannot listen at {host}, port {port} ({error.strerror}): choose another --port or "
-            "--host, or end what listens there"
+            f"cannot listen at {host}, port {port} ({reason}): choose another --port or --host, "
+            "or end what listens there"
         ) from error
     return found
 
@@ -41,57 +53,85 @@ def address_of(listening: socket.socket) -> str:
 def serve(
     service: Service,
     listening: socket.socket,
+    signals: Signals,
     grace_seconds: float,
+    watch_seconds: float | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until SIGTERM or Ctrl-C; then no request is taken, and what runs is finished.
+    """Serves until a signal asks for the end; then takes no request, and finishes what runs.
 
     Args:
       service: what is served.
       listening: of `listen`.
+      signals: made before.
       grace_seconds: that requests have to be finished.
+      watch_seconds: how often to look for better checkpoints; None: never.
       on_ready: is called when all models are compiled.
 
     Raises:
-      UserError: a model could not be made ready.
+      ServingFailed: a model has failed; what others make was finished.
     """
+    _allow_many_connections()
     config = uvicorn.Config(
         application(service),
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(grace_seconds) or None,
+        timeout_graceful_shutdown=math.ceil(grace_seconds),
     )
     server = uvicorn.Server(config)
     # Out of the main thread it leaves signals to us: after one it would end as if killed by it.
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), name="http")
-    ends = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: ends.set())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    thread.start()
+    ends, watching = threading.Event(), []
     try:
-        thread.start()
         for model in service.models.values():
             model.start()
         is_told = False
-        while thread.is_alive() and not ends.wait(0.05 if not is_told else 1.0):
-            if not is_told and service.is_ready:
+        while thread.is_alive() and not signals.is_asked and not service.failed:
+            time.sleep(_POLL_SECONDS)
+            if service.is_ready and not is_told:
                 is_told = True
+                signals.serving()
                 on_ready()
-            failed = [name for name, one in service.models.items() if one.engine.has_failed]
-            if failed and not is_told:
-                raise UserError(f"{failed[0]} could not be made ready; the error is above")
+                if watch_seconds is not None:
+                    watching = _watch(list(service.models.values()), watch_seconds, ends)
+        if not thread.is_alive():
+            raise RuntimeError("the HTTP server has ended by itself")
+        if service.failed:
+            what = "has failed" if is_told else "could not be made ready"
+            raise ServingFailed(f"{service.failed[0]} {what}: the error is above")
+        logging.info("ending: no request is taken any more, and what runs is finished")
     finally:
-        if ends.is_set():
-            logging.info("ending: no request is taken any more, and what runs is finished")
         service.is_ending = True
         server.should_exit = True
-        thread.join()
+        ends.set()
+        for one in (thread, *watching):
+            one.join()
         for model in service.models.values():
             model.engine.stop()
         for model in service.models.values():
             model.engine.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def _watch(models: list[Served], seconds: float, until: threading.Event) -> list[threading.Thread]:
+    """Returns threads, started, that look for better checkpoints until an event is set."""
+    watching = [threading.Thread(target=watch, args=(model, seconds, until)) for model in models]
+    for thread in watching:
+        thread.start()
+    return watching
+
+
+def _allow_many_connections() -> None:
+    """Lets the process have as many open files as it may: every connection is one."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
