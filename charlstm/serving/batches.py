@@ -5,6 +5,7 @@ programs serve any load.
 """
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Values
 from typing import Any, NamedTuple
 
@@ -75,23 +76,33 @@ class Programs:
         """Returns the smallest width that holds `count` texts."""
         return next(width for width in self.widths if width >= count)
 
-    def place(self, columns: Values[Column | None], width: int) -> Texts:
-        """Puts columns side by side on the devices; None, and what is missing, is a new text."""
+    def place(
+        self, columns: Mapping[int, Column | None], width: int, among: Texts | None = None
+    ) -> Texts:
+        """Puts columns on the devices.
+
+        Args:
+          columns: by their indices; None is a text of which nothing was read.
+          width: how many columns there are.
+          among: the others, of the same width; None for new texts.
+        """
         num_layers, hidden_size = self.model.shape
-        h = [np.zeros((hidden_size, width), np.float32) for _ in range(num_layers)]
-        c = [np.zeros((hidden_size, width), np.float32) for _ in range(num_layers)]
-        logits = np.zeros((self.model.alphabet.size, width), np.float32)
-        num_read = np.zeros(width, np.int32)
-        for index, column in enumerate(columns):
-            if column is not None:
-                for layer in range(num_layers):
-                    h[layer][:, index] = column.h[layer]
-                    c[layer][:, index] = column.c[layer]
-                logits[:, index], num_read[index] = column.logits, column.num_read
-        placed: Any = Texts(DecodeState(h, c), logits, num_read)  # type: ignore[arg-type]
+        host: Any
+        if among is None:
+            h, c = np.zeros((2, num_layers, hidden_size, width), np.float32)
+            logits = np.zeros((self.model.alphabet.size, width), np.float32)
+            host = Texts(DecodeState([*h], [*c]), logits, np.zeros(width, np.int32))  # type: ignore
+        else:
+            host = jax.tree.map(np.array, jax.device_get(among))
+        for index, column in columns.items():
+            for layer in range(num_layers):
+                host.state.h[layer][:, index] = 0 if column is None else column.h[layer]
+                host.state.c[layer][:, index] = 0 if column is None else column.c[layer]
+            host.logits[:, index] = 0 if column is None else column.logits
+            host.num_read[index] = 0 if column is None else column.num_read
         if self._meshes[width].size > 1:
-            return self._split(placed, width)
-        return jax.device_put(placed, meshes.replicated(self._meshes[width]))
+            return self._split(host, width)
+        return jax.device_put(host, meshes.replicated(self._meshes[width]))
 
     def columns(self, placed: Texts, indices: Values[int]) -> list[Column]:
         """Returns columns of texts, on the host."""
@@ -135,7 +146,7 @@ class Programs:
             with jax.set_mesh(self._meshes[width]):
                 lowered = texts.advance.lower(
                     *self._arguments(
-                        self.place([], width), width, nothing_given(width), draws, 1, cells
+                        self.place({}, width), width, nothing_given(width), draws, 1, cells
                     ),
                     filters=filters,
                 )
@@ -169,7 +180,7 @@ class Programs:
             given.count[:] = _CHECKED_STEPS // 2
             draws = Draws.alike(width, Settings(), 0)
             draws.lane[:] = 0
-            placed = self.place([], width)
+            placed = self.place({}, width)
             placed, chunk = self.advance(placed, width, given, draws, _CHECKED_STEPS, None, False)
             places = 0, width - 1
             for place, column in zip(places, self.columns(placed, places), strict=True):
@@ -179,7 +190,7 @@ class Programs:
 
     def seconds_per_step(self, width: int) -> float:
         """Returns how long a time step takes: of two chunks, the faster one."""
-        placed, draws, taken = self.place([], width), Draws.alike(width, Settings(), 0), []
+        placed, draws, taken = self.place({}, width), Draws.alike(width, Settings(), 0), []
         for _ in range(2):
             begin = time.perf_counter()
             placed, _ = self.advance(placed, width, nothing_given(width), draws, 16, None, False)
@@ -212,22 +223,40 @@ class Batch:
     """
 
     def __init__(self, width: int, placed: Texts):
-        self.num_too_wide = 0
-        self.fill([], width, placed)
+        self._begin(width, placed)
 
-    def fill(self, texts: Values[Sequence], width: int, placed: Texts) -> None:
-        """Gives the first columns to texts; the others are empty."""
-        self.width, self.placed = width, placed
-        self.columns: list[Sequence | None] = [*texts, *[None] * (width - len(texts))]
+    def _begin(self, width: int, placed: Texts) -> None:
+        self.width, self.placed, self.num_too_wide = width, placed, 0
+        self.columns: list[Sequence | None] = [None] * width
         self.draws = Draws.alike(width, Settings(), 0)
         self.cells = np.zeros((MOST_CELLS, width), np.int32)
-        for index, text in enumerate(texts):
-            wish = text.wish
-            own = Draws.alike(1, wish.settings, wish.seed)
-            for array, value in zip(self.draws, own, strict=True):
-                array[index] = value[0]
-            self.draws.lane[index] = wish.lane
-            self.cells[: len(wish.cells), index] = wish.cells
+
+    def join(self, texts: Mapping[Sequence, Column | None], programs: Programs) -> None:
+        """Gives empty columns to texts, with what is known of each."""
+        empty = [index for index, text in enumerate(self.columns) if text is None]
+        places = dict(zip(empty, texts.values(), strict=False))
+        self.placed = programs.place(places, self.width, self.placed)
+        for index, text in zip(empty, texts, strict=False):
+            self._put(index, text)
+
+    def move(self, texts: Mapping[Sequence, Column | None], width: int, programs: Programs) -> None:
+        """Takes another width, and texts beside those that it has."""
+        present = self.present
+        columns = programs.columns(self.placed, [index for index, _ in present]) if present else []
+        known: list[Column | None] = [*columns, *texts.values()]
+        self._begin(width, programs.place(dict(enumerate(known)), width))
+        for index, text in enumerate([*(text for _, text in present), *texts]):
+            self._put(index, text)
+
+    def _put(self, index: int, text: Sequence) -> None:
+        wish = text.wish
+        self.columns[index] = text
+        own = Draws.alike(1, wish.settings, wish.seed)
+        for array, value in zip(self.draws, own, strict=True):
+            array[index] = value[0]
+        self.draws.lane[index] = wish.lane
+        self.cells[:, index] = 0
+        self.cells[: len(wish.cells), index] = wish.cells
 
     @property
     def present(self) -> list[tuple[int, Sequence]]:

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 
+import numpy as np
 from absl import logging
 
 from charlstm.model.language_model import LanguageModel
@@ -13,9 +14,11 @@ from charlstm.serving.sequences import Sequence
 
 # How long a chunk takes; so long a new text may wait until it joins.
 CHUNK_SECONDS = 0.04
-# Among so few texts a chunk ends where one of them does, and the first bytes come at once.
+# Among so few texts the first bytes of a stream come at once, and the states of prompts are kept.
 FEW = 8
 FIRST_BYTES = 4
+# What a chunk costs beside its time steps.
+CHUNK_COST_SECONDS = 0.002
 # Chunks that a batch must be too wide for before it is made narrower.
 PATIENCE = 4
 # Texts that are advanced each by itself, for they must be exact and share no batch.
@@ -134,7 +137,7 @@ class Engine:
             self._step_seconds[width] = self._programs.seconds_per_step(width)
         self.is_exact = self._programs.agree()
         first = self._programs.widths[0]
-        self._batches = [Batch(first, self._programs.place([], first))]
+        self._batches = [Batch(first, self._programs.place({}, first))]
         self._ready.set()
         self._compiler.start()
 
@@ -178,8 +181,8 @@ class Engine:
                 places.append(text)
                 being_read.add(id(text.wish.prompt))
         for text in alone:
-            batch = Batch(1, self._programs.place([self._known(text)], 1))
-            batch.fill([text], 1, batch.placed)
+            batch = Batch(1, self._programs.place({}, 1))
+            batch.join({text: self._known(text)}, self._programs)
             self._batches.append(batch)
         self._rearrange(shared, joining)
 
@@ -240,12 +243,11 @@ class Engine:
             width = batch.width
         if width == batch.width and not joining:
             return
-        columns: list[Column | None] = []
-        if present:
-            columns += self._programs.columns(batch.placed, [index for index, _ in present])
-        columns += [self._known(text) for text in joining]
-        texts = [*(text for _, text in present), *joining]
-        batch.fill(texts, width, self._programs.place(columns, width))
+        new = {text: self._known(text) for text in joining}
+        if width == batch.width:
+            batch.join(new, self._programs)
+        else:
+            batch.move(new, width, self._programs)
 
     def _has_gone(self, text: Sequence) -> bool:
         if text.is_late and not text.is_cancelled:
@@ -306,15 +308,27 @@ class Engine:
         counts.chunk_seconds += seconds
 
     def _num_steps(self, width: int, texts: list[Sequence]) -> int:
-        """Returns how many time steps the next chunk has."""
-        wanted = round(CHUNK_SECONDS / self._step_seconds[width])
-        if len(texts) > FEW:
-            wanted = min(wanted, max(text.prompt_left + text.draws_left for text in texts))
-        else:
-            for text in texts:
-                soon = max(FIRST_BYTES, text.num_drawn)
-                wanted = min(wanted, text.prompt_left or min(text.draws_left, soon))
-        return max(1, min(wanted, WIDTHS[width]))
+        """Returns how many time steps the next chunk has.
+
+        It ends where texts do, if enough of them end there: what a chunk costs by itself is weighed
+        against columns without a text.
+        """
+        most = min(WIDTHS[width], round(CHUNK_SECONDS / self._step_seconds[width]))
+        if len(texts) <= FEW:
+            most = min(most, *(self._soon(text) for text in texts))
+        left = np.array([text.prompt_left + text.draws_left for text in texts])
+        ends = np.unique(left.clip(1, max(1, most)))
+        done = np.minimum(left[:, None], ends).sum(axis=0)
+        own_cost = CHUNK_COST_SECONDS / self._step_seconds[width]
+        return int(ends[np.argmax(done / (ends + own_cost))])
+
+    def _soon(self, text: Sequence) -> int:
+        """Returns after how many time steps something of a text is wanted, if few are made."""
+        if text.prompt_left and self._is_shared(text):
+            return text.prompt_left  # to keep its state
+        if text.wish.streams:
+            return text.prompt_left + max(FIRST_BYTES, text.num_drawn)
+        return max(WIDTHS.values())
 
     def _is_worth_keeping(self, text: Sequence, has_ended: bool) -> bool:
         """Returns True if the state of a text is to be kept: at its ends, and now and then."""

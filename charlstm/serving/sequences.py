@@ -57,6 +57,7 @@ class Wish:
       logits: True if they are wanted.
       of_prompt: True if logits and cells of the prompt's bytes are wanted too.
       is_exact: True if the same seed has to give the same text.
+      streams: True if it is sent as it is made, so that the first bytes are wanted soon.
       seconds: after which it is given up.
     """
 
@@ -70,6 +71,7 @@ class Wish:
     logits: bool = False
     of_prompt: bool = False
     is_exact: bool = False
+    streams: bool = False
     seconds: float = 600.0
 
 

@@ -67,6 +67,7 @@ class Work:
                     logits=request.logprobs is not None,
                     of_prompt=request.echo and tells and bool(given),
                     is_exact=is_exact and request.max_tokens > 1,
+                    streams=request.stream,
                     seconds=limits.seconds,
                 )
                 index = len(self.texts)

@@ -26,7 +26,7 @@ def run(programs, width, place, cuts, *, records=False, filters=False, seed=5):
         draws.top_k[others_columns] = 3
         draws.top_p[others_columns] = 0.5
     cells = np.tile(np.arange(MOST_CELLS, dtype=np.int32)[:, None] % 20, (1, width))
-    placed = programs.place([], width)
+    placed = programs.place({}, width)
     read, logits, states, begin = [], [], [], 0
     for count in cuts:
         given = nothing_given(width)
@@ -83,7 +83,7 @@ def test_the_likeliest_byte_follows_from_the_logits_that_were_recorded(programs)
     given = nothing_given(8)
     given.symbols[:2], given.count[:] = 3, 2
     cells = np.zeros((MOST_CELLS, 8), np.int32)
-    _, chunk = programs.advance(programs.place([], 8), 8, given, draws, 30, cells, False)
+    _, chunk = programs.advance(programs.place({}, 8), 8, given, draws, 30, cells, False)
     np.testing.assert_array_equal(chunk.read[2:], chunk.logits[2:].argmax(axis=1))
 
 
@@ -96,7 +96,7 @@ def test_columns_come_back_as_they_were_placed(programs):
         )
         for number in range(5)
     ]
-    placed = programs.place([*columns[:2], None, *columns[2:]], 8)
+    placed = programs.place(dict(enumerate([*columns[:2], None, *columns[2:]])), 8)
     for index, wanted in ((0, 0), (1, 1), (3, 2), (4, 3), (5, 4)):
         (found,) = programs.columns(placed, [index])
         jax.tree.map(np.testing.assert_array_equal, found, columns[wanted])

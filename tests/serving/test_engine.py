@@ -135,7 +135,7 @@ def test_what_was_computed_in_company_is_not_taken_for_exact(engine):
     exact = ask(engine, prompt, 20, logits=True)
     exact.wait()
     symbols = engine.model.alphabet.encode(prompt)
-    placed, begin, found = engine._programs.place([], 1), 0, []
+    placed, begin, found = engine._programs.place({}, 1), 0, []
     for count in (50, 40, len(symbols) + 20 - 90):
         given = nothing_given(1)
         mine = symbols[begin : begin + count]
