@@ -9,6 +9,7 @@ SIGTERM and Ctrl-C end the server when what it has begun is finished; a second o
 docs/serving.md says more.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
     from charlstm.serving.protocol import Limits
     from charlstm.serving.service import Service
 
+    # The engines' threads would else wait up to 5 ms for the interpreter while requests are read.
+    sys.setswitchinterval(0.0002)
     listening = server.listen(_HOST.value, _PORT.value)
     xla.keep_compiled_programs()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

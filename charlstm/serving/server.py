@@ -30,6 +30,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections inherit this: a piece of an answer must not wait for the one before.
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; connections inherit it
             stall = round(1000 * STALL_SECONDS)
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
