@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 # Shorter waits than a server's own: the same code with other constants.
 HURRIED = """
 from charlstm.serving import app, connections, server
-app.BODY_SECONDS = connections.REQUEST_SECONDS = server.STALL_SECONDS = 1.0
+app.BODY_SECONDS = connections.REQUEST_SECONDS = 1.0
+server.STALL_SECONDS = 3.0
 """
 
 
@@ -42,6 +43,7 @@ class Server:
                 text=True,
             )
         self.url = None
+        self._connections = []
 
     def wait(self):
         """Waits until it serves."""
@@ -92,7 +94,13 @@ class Server:
 
     def connect(self):
         """A connection without manners."""
-        return socket.create_connection(self.address, timeout=60)
+        self._connections.append(socket.create_connection(self.address, timeout=60))
+        return self._connections[-1]
+
+    def hang_up(self):
+        """Closes all such connections."""
+        while self._connections:
+            self._connections.pop().close()
 
     def begin(self, **values):
         """A connection on which a request was sent, and nothing is read."""
@@ -130,6 +138,7 @@ def serving(environment, *arguments, log, code="", port=0):
         yield server.wait()
         server.http.close()
     finally:
+        server.hang_up()
         server.process.kill()
         server.process.wait()
         server.process.stdout.close()
