@@ -1,13 +1,17 @@
 """The protocol, by the real server and the real client of OpenAI."""
 
+import html
 import json
 import math
+import re
 
 import jax
 import numpy as np
 import openai
+import processes
 import pytest
 import servers
+from conftest import wait_until
 
 from charlstm.checkpoint.reading import read_best
 from charlstm.evaluation.evaluator import Evaluator
@@ -21,9 +25,9 @@ ENDLESS = 1_000_000
 @pytest.fixture(scope="module")
 def server(trained, environment, tmp_path_factory):
     """Serves the tiny run, and the model that comes with charlstm."""
-    folder = tmp_path_factory.mktemp("server")
-    models = trained, "shakespeare"
-    with servers.serving(environment, *models, log=folder / "log") as running:
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = environment | processes.CHEAP
+    with servers.serving(environment, trained, "shakespeare", log=log) as running:
         yield running
 
 
@@ -34,14 +38,14 @@ def client(server):
 
 
 @pytest.fixture(scope="module")
-def samples(charlstm, trained):
+def samples(charlstm, environment, trained):
     """What `charlstm sample` makes of a prompt and a seed: three texts."""
     flags = f"--checkpoint={trained}", "--prompt=some words", "--num_bytes=120", "--seed=5"
-    flags = *flags, "--temperature=1"
-    done = charlstm("sample", *flags, "--num_samples=3", "--noecho", "--raw", text=False)
+    flags = *flags, "--temperature=1", "--num_samples=3", "--noecho", "--raw"
+    done = charlstm("sample", *flags, env=environment | processes.CHEAP)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) == 360
-    return [done.stdout[start : start + 120].decode() for start in (0, 120, 240)]
+    return [done.stdout[start : start + 120] for start in (0, 120, 240)]
 
 
 ASKED = {"model": "run", "prompt": "some words", "max_tokens": 120, "seed": 5}
@@ -293,3 +297,34 @@ def test_metrics_are_prometheus_text_and_count_what_was_done(server, client):
     answer = server.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert 0 < after["charlstm_cache_bytes", "run"] < 64 * 2**20
+
+
+def test_the_page_writes_with_the_server(server, open_page):
+    """In a real browser: text streams in, cells light up, and nothing else is requested."""
+    answer = server.http.get("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = html.unescape(re.search('Content-Security-Policy" content="([^"]*)"', answer.text)[1])
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    page = open_page(server.url)
+    requested = []
+    page.on("request", lambda one: requested.append((one.method, one.url)))
+    assert page.locator("h1").inner_text() == "run"
+    page.locator("#prompt").fill("some words")
+    for name, value in (("length", 4000), ("seed", 5), ("temperature", 1)):
+        page.locator(f"#{name}").fill(str(value))
+    page.get_by_role("button", name="Write").click()
+    wait_until(page, "document.querySelectorAll('.byte').length > 20")
+    page.locator("#go-on:enabled").wait_for()
+    signs = page.evaluate("[...document.querySelectorAll('.byte')].map(made => made.textContent)")
+    text = "".join("\n" if sign == "↵" else sign for sign in signs)
+    assert text == "some words" + server.text(**ASKED | {"max_tokens": 4000})
+    assert page.locator("#status").inner_text() == "Wrote 4,000 bytes, seed 5."
+    page.locator(".byte").nth(30).hover()
+    shown = page.locator("#details").inner_text()
+    cells = page.locator(".lamp .label").all_inner_texts()
+    asked = {**ASKED, "max_tokens": 21, "echo": True, "logprobs": 1, "cells": cells}
+    told = server.complete(**asked).json()["choices"][0]["logprobs"]
+    assert f"probability {100 * math.exp(told['token_logprobs'][30]):.1f} %" in shown
+    for name, state in zip(cells, told["cells"][30], strict=True):
+        assert f"{name}\N{NO-BREAK SPACE}{'−' if state < 0 else '+'}{abs(state):.2f}" in shown
+    assert requested == [("POST", f"{server.url}v1/completions")]
