@@ -5,9 +5,11 @@ import threading
 import jax
 import numpy as np
 
+from charlstm.checkpoint.reading import read_best
 from charlstm.config import Config
 from charlstm.data.corpus import Alphabet
 from charlstm.model.language_model import LanguageModel
+from charlstm.runtime import meshes
 from charlstm.runtime.targets import Target
 from charlstm.sampling import texts
 from charlstm.sampling.decode import Decoder
@@ -17,13 +19,13 @@ from charlstm.serving.sequences import Sequence, Wish
 SYMBOLS = b"\n abcdefghijklmnopqrstuvwxyz"
 
 
-def model_of(num_layers, hidden_size, dtype="float32", reset_every=0):
+def small_model(reset_every=0):
     """An untrained model over the letters, with weights large enough that it has preferences."""
     fields = {
-        "model.num_layers": num_layers,
-        "model.hidden_size": hidden_size,
+        "model.num_layers": 2,
+        "model.hidden_size": 16,
         "model.alphabet": "corpus",
-        "model.compute_dtype": dtype,
+        "model.compute_dtype": "float32",
     }
     config = Config().replace(fields)
     alphabet = Alphabet("corpus", SYMBOLS)
@@ -32,11 +34,20 @@ def model_of(num_layers, hidden_size, dtype="float32", reset_every=0):
     return model.replace(params=params, reset_every=reset_every)
 
 
+def shipped_model():
+    """The model that comes with charlstm, in bfloat16.
+
+    It is so large that its texts have the same bits at any width, on a CPU with AMX.
+    """
+    one_device = meshes.replicated(meshes.single_device_mesh())
+    _, model, _ = read_best(LanguageModel, "shakespeare", one_device)
+    return model.in_dtype("bfloat16")
+
+
 MODELS = {
-    "float32": lambda: model_of(2, 16),
-    "resets": lambda: model_of(2, 16, reset_every=7),
-    # Large enough that its texts have the same bits at any width, on a CPU with AMX.
-    "bfloat16": lambda: model_of(2, 384, "bfloat16"),
+    "float32": small_model,
+    "resets": lambda: small_model(reset_every=7),
+    "bfloat16": shipped_model,
 }
 
 

@@ -17,7 +17,7 @@ from absl import flags, logging
 
 from charlstm.commands import _checkpoint, _dtype, _flags
 from charlstm.errors import UserError
-from charlstm.serving import signals
+from charlstm.serving import signals, sockets
 from charlstm.storage import paths
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 is every one.")
@@ -47,7 +47,9 @@ def main(argv: Sequence[str]) -> None:
     given = _models(argv)
     keys = _keys(_API_KEY_FILE.value)
     _require_extra()
-    ends_by = signals.Signals()  # before JAX is loaded, which takes a while
+    # Before JAX is loaded, which takes a while.
+    ends_by = signals.Signals()
+    listening = sockets.listen(_HOST.value, _PORT.value)
     import jax
 
     from charlstm.pages import play
@@ -58,7 +60,6 @@ def main(argv: Sequence[str]) -> None:
 
     # The engines' threads would else wait up to 5 ms for the interpreter while requests are read.
     sys.setswitchinterval(0.0002)
-    listening = server.listen(_HOST.value, _PORT.value)
     xla.keep_compiled_programs()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     meshes.make_sampling_mesh(64)  # a device for each core
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     def tell() -> None:
         for name, model in models.items():
             logging.info("%s: %s, %s", name, model.in_words(), paths.shown(model.folder))
-        print(f"serving at {server.address_of(listening)}", flush=True)
+        print(f"serving at {sockets.address_of(listening)}", flush=True)
 
     server.serve(service, listening, ends_by, _MAX_SECONDS.value, _WATCH.value, tell)
 

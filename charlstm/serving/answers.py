@@ -108,7 +108,7 @@ class Choice:
         found = logits - most - np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
         symbols = self._alphabet.encode_table[np.frombuffer(piece.data, np.uint8)]
         chosen = np.take_along_axis(found, symbols[:, None].astype(int), axis=1)[:, 0]
-        best = np.argsort(-found, axis=1, kind="stable")[:, : self._top]
+        best = _likeliest(found, self._top)
         decode = self._alphabet.decode_table
         own: list[float | None] = np.round(chosen, 7).tolist()
         top: list[Any] = []
@@ -149,6 +149,16 @@ class Whole:
         del whole["logprobs"]
         lists = (f'"{name}": [{", ".join(parts)}]' for name, parts in self._lists.items())
         return f'{json.dumps(whole)[:-1]}, "logprobs": {{{", ".join(lists)}}}}}'
+
+
+def _likeliest(values: np.ndarray, count: int) -> np.ndarray:
+    """Returns the columns of the largest values of each row, [n, count], the largest first."""
+    if count < values.shape[1]:
+        columns = np.argpartition(values, -count - 1, axis=1)[:, values.shape[1] - count :]
+    else:
+        columns = np.tile(np.arange(values.shape[1]), (len(values), 1))
+    order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
 
 
 def token(byte: int) -> str:

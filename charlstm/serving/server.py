@@ -1,4 +1,4 @@
-"""The process around the application: a socket, and an orderly end."""
+"""The process around the application: its threads, and an orderly end."""
 
 import math
 import socket
@@ -9,47 +9,14 @@ from collections.abc import Callable
 import uvicorn
 from absl import logging
 
-from charlstm.errors import ServingFailed, UserError
+from charlstm.errors import ServingFailed
 from charlstm.serving.app import application
 from charlstm.serving.connections import Connection
 from charlstm.serving.served import Served, watch
 from charlstm.serving.service import Service
 from charlstm.serving.signals import Signals
 
-STALL_SECONDS = 60.0  # that a client may take nothing of its answer
 _POLL_SECONDS = 0.1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes one that is free.
-
-    Raises:
-      UserError: the address cannot be taken.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Its connections inherit this: a piece of an answer must not wait for the one before.
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux; connections inherit it
-            stall = round(1000 * STALL_SECONDS)
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
-        found.bind(address)
-        found.listen(2048)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no address"
-        raise UserError(
-            f"cannot listen at {host}, port {port} ({reason}): choose another --port or --host, "
-            "or end what listens there"
-        ) from error
-    return found
-
-
-def address_of(listening: socket.socket) -> str:
-    """Returns the address of a socket as a browser takes it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def serve(
@@ -64,7 +31,7 @@ def serve(
 
     Args:
       service: what is served.
-      listening: of `listen`.
+      listening: of `sockets.listen`.
       signals: made before.
       grace_seconds: that requests have to be finished.
       watch_seconds: how often to look for better checkpoints; None: never.
