@@ -4,6 +4,9 @@ import html
 import json
 import math
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +14,7 @@ import openai
 import processes
 import pytest
 import servers
+import yaml
 from conftest import wait_until
 
 from charlstm.checkpoint.reading import read_best
@@ -326,5 +330,54 @@ def test_the_page_writes_with_the_server(server, open_page):
     told = server.complete(**asked).json()["choices"][0]["logprobs"]
     assert f"probability {100 * math.exp(told['token_logprobs'][30]):.1f} %" in shown
     for name, state in zip(cells, told["cells"][30], strict=True):
-        assert f"{name}\N{NO-BREAK SPACE}{'−' if state < 0 else '+'}{abs(state):.2f}" in shown
+        assert (
+            f"{name}\N{NO-BREAK SPACE}{'−' if round(state, 2) < 0 else '+'}{abs(state):.2f}"
+            in shown
+        )
     assert requested == [("POST", f"{server.url}v1/completions")]
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+
+
+def examples(language):
+    """The examples of `docs/serving.md` in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS, re.M | re.S)
+
+
+def test_the_documented_examples_run(server, environment, tmp_path):
+    commands, scripts = examples("sh"), examples("python")
+    assert len(commands) == 2 and len(scripts) == 1
+    said = []
+    for program, text in (*(("bash", one) for one in commands), (sys.executable, scripts[0])):
+        path = tmp_path / "example"
+        path.write_text(text.replace("http://127.0.0.1:8000/", server.url))
+        done = subprocess.run(
+            [program, path], env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        said.append(done.stdout)
+    whole, stream, script = said
+    asked = {"prompt": "ROMEO:", "max_tokens": 100, "temperature": 0.8, "seed": 1}
+    wanted = server.text(model="shakespeare", **asked)
+    assert json.loads(whole)["choices"][0]["text"] == wanted
+    assert stream.count("data: {") > 3 and stream.endswith("data: [DONE]\n\n")
+    lines = script.splitlines()
+    assert lines[0].split()[0] in ("stop", "length")
+    score = float(re.search(r"(-\d+\.\d+)$", lines[-1])[1])  # behind the text of the stream
+    assert -80 < score < -10
+
+
+def test_the_documented_flags_and_metrics_are_there(server, charlstm):
+    told = set(re.findall(r"--([a-z_]+)", DOCS))
+    elsewhere = {"num_samples", "seed", "model", "tasks", "include_path", "model_args"}
+    known = charlstm("serve", "--help").stdout
+    for flag in told - elsewhere:
+        assert f"--{flag}:" in known or f"--[no]{flag}:" in known, flag
+    names = {name for name, *_ in server.metrics()}
+    table = DOCS.partition("## Metrics")[2].partition("## ")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", table))
+    assert len(documented) == 12
+    for name in documented:
+        assert {f"charlstm_{name}", f"charlstm_{name}_count"} & names, name
+    task = yaml.safe_load(examples("yaml")[0])
+    assert task["output_type"] == "loglikelihood_rolling"
