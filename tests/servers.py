@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 HURRIED = """
 from charlstm.serving import app, connections, sockets
 app.BODY_SECONDS = connections.REQUEST_SECONDS = 1.0
-sockets.STALL_SECONDS = 3.0
+sockets.STALL_SECONDS = 5.0
 """
 
 

@@ -15,6 +15,7 @@ from charlstm.checkpoint.reading import FOLDER, read_best, resolve
 from charlstm.errors import UserError
 from charlstm.model.language_model import LanguageModel
 from charlstm.runtime import meshes
+from charlstm.runtime.names import printable
 from charlstm.serving.engine import Engine
 from charlstm.storage import paths
 from charlstm.storage.layout import MODEL_SUFFIX
@@ -148,7 +149,8 @@ def name_of(path: str) -> str:
         place = place.parent
     if place.parent.name == FOLDER:
         return f"{place.parent.parent.name}-{place.name}"
-    return (place.stem if place.suffix == MODEL_SUFFIX else place.name) or "model"
+    name = place.stem if place.suffix == MODEL_SUFFIX else place.name
+    return printable(name) or "model"
 
 
 def watch(served: Served, seconds: float, until: threading.Event) -> None:

@@ -132,7 +132,9 @@ def test_what_takes_too_long_is_given_up_with_its_reason(quick, trained, tmp_pat
             assert b"retry-after: 1" in not_begun and b"took_too_long" in not_begun
             with pytest.raises(openai.APIError, match=said):
                 list(client.completions.create(model="run", **ENDLESS, stream=True))
-        assert server.end(signal.SIGINT) == 0
+        # Nor does one that does not read what it asked for keep the process from its end.
+        silent = server.begin(**ENDLESS, stream=True, logprobs=20, cells=["0:0"] * 64)
+        assert silent.recv(1) and server.end(signal.SIGINT) == 0
 
 
 def rest_of_answer(connection):
@@ -145,9 +147,16 @@ def rest_of_answer(connection):
     return said
 
 
-# As if the device had run out of memory in the middle of a text.
+# As if the device had run out of memory in the middle of a text; and a mistake of our own.
 FAILING = """
+from charlstm.serving import protocol
 from charlstm.serving.batches import Programs
+parse = protocol.parse
+def parse_wrongly(body, limits):
+    if b"mistake" in body:
+        raise KeyError("no such field")
+    return parse(body, limits)
+protocol.parse = parse_wrongly
 advance, calls = Programs.advance, []
 def failing(*arguments):
     calls.append(1)
@@ -160,6 +169,11 @@ Programs.advance = failing
 
 def test_a_model_that_fails_is_told_to_all_and_ends_the_process(quick, trained, tmp_path):
     with serving(quick, trained, *QUICK, log=tmp_path / "log", code=FAILING) as server:
+        answer = server.complete(prompt="mistake")
+        assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+        assert "POST /v1/completions has failed" in server.log.read_text()
+        assert "KeyError: 'no such field'" in server.log.read_text()
+        assert server.http.get("/health").status_code == 200
         waiting = [server.begin(**ENDLESS) for _ in range(3)]
         for connection in waiting:
             said = rest(connection)
@@ -217,6 +231,7 @@ def test_models_have_the_names_of_their_folders_or_files(trained):
         ("shakespeare", "shakespeare"),
         ("gs://bucket/runs/mine", "mine"),
         ("/", "model"),
+        ("runs/caf\udce9", "caf\\xe9"),
     ):
         assert served.name_of(path) == name
     options = Options(max_batch=1)
