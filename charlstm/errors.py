@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to see, each a single line."""
 
+import unicodedata
+
 
 class UserError(Exception):
     """Bad input: one line that says what is wrong, where, and what to do about it.
@@ -34,5 +36,9 @@ class Preempted(Exception):
 
 
 def in_one_line(error: BaseException, length: int | None = None) -> str:
-    """Returns the message of an exception as one line of at most so many characters."""
-    return " ".join(str(error).split())[:length]
+    """Returns the message of an exception as one line of at most so many characters.
+
+    Control characters, which a terminal would obey, become U+FFFD.
+    """
+    line = " ".join(str(error).split())[:length]
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in line)

@@ -14,6 +14,7 @@ A file needs config and alphabet alone; the digest is compared if it is there. O
 the same texts where they have room for them.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from charlstm.errors import UserError
 from charlstm.model import named_tensors
 from charlstm.model.parameters import Params
 from charlstm.runtime import meshes
+from charlstm.storage import paths
 
 FORMAT, FORMAT_VERSION = "charlstm", 1
 
@@ -38,7 +40,7 @@ FORMAT, FORMAT_VERSION = "charlstm", 1
 def texts_of(metadata: Metadata) -> dict[str, str]:
     """Returns the texts that tell of a model, all but the digest.
 
-    The place of its corpus on this machine is left out.
+    Of its corpus there are the name and, in the configuration, what `data.corpus` was set to.
     """
     corpus = {name: value for name, value in metadata.corpus.items() if name != "source"}
     clock = metadata.clock
@@ -130,7 +132,10 @@ def _metadata(texts: Mapping[str, str]) -> Metadata:
         "metrics": json.loads(texts.get("metrics", "{}")),
         "versions": json.loads(texts.get("versions", "{}")),
     }
-    return Metadata.from_json(values)
+    found = Metadata.from_json(values)
+    if paths.is_address(found.config.data.corpus):  # whoever made the file may not choose it
+        found = dataclasses.replace(found, config=found.config.replace({"data.corpus": ""}))
+    return found
 
 
 def _digest(tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from charlstm.storage import paths
 from charlstm.storage.layout import CHECKPOINTS
 
 FOLDER = CHECKPOINTS
+_FOR_OTHERS = (".onnx", ".stablehlo", ".html")  # formats of charlstm export that it does not read
 MODEL_ITEMS = ("params", "average")
 
 AnyModel = TypeVar("AnyModel", bound=LanguageModel)
@@ -45,6 +46,11 @@ def resolve(path: str | Path) -> Path:
         if not given.exists():
             raise UserError(f"no such checkpoint or run folder: {path}{shipped.hint(path)}")
         if given.is_file():
+            if given.suffix in _FOR_OTHERS:
+                raise UserError(
+                    f"{path} is for other programs; charlstm reads what `charlstm export "
+                    f"--format=safetensors` writes"
+                )
             return given
         if (given / "params").is_dir() or (given / "metadata").is_dir():
             paths.fetch(given, MODEL_ITEMS)
@@ -69,7 +75,7 @@ def resolve(path: str | Path) -> Path:
         if not steps:
             raise UserError(
                 f"{path} holds no checkpoint: give a run folder with {FOLDER}/STEP in it, or one "
-                "of those; a run that ended before its first save has none"
+                f"of those; a run that ended before its first save has none{shipped.hidden(path)}"
             )
 
 

@@ -29,6 +29,12 @@ def absolute(path: str | Path) -> str:
     return str(path) if find(path) else paths.absolute(path)
 
 
+def hidden(name: str | Path) -> str:
+    """Returns that a file or folder hides the model of that name; empty if it does not."""
+    is_hidden = str(name) in names() and Path(name).exists()
+    return f"; it hides the model {name} that comes with charlstm" if is_hidden else ""
+
+
 def hint(name: str | Path) -> str:
     """Returns a hint at the names if one is like this one; empty if none is."""
     alike = near(str(name), names())

@@ -87,6 +87,8 @@ def _models(argv: Sequence[str]) -> list[str]:
     Raises:
       UserError: there is none, or they are given in two ways.
     """
+    if not argv[1:] and not _checkpoint.CHECKPOINT.value:
+        raise UserError("no model is named: charlstm serve RUN, or charlstm serve shakespeare")
     if not argv[1:]:
         return [_checkpoint.required()]
     if _checkpoint.CHECKPOINT.value:

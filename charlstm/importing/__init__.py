@@ -138,7 +138,7 @@ def _of_pytorch(
             "data.corpus": alphabet_of or "",
         }
     )
-    named = [f"the {what} is {name}" for what, name in found.names.items()]
+    named = [f"the {what} is {name!r}" for what, name in found.names.items()]
     source = shipped.absolute(path)
     return Imported(config, alphabet, found.params, dict(UNKNOWN_CORPUS), source, named)
 

@@ -11,7 +11,7 @@ from charlstm.errors import UserError
 from charlstm.importing import Imported
 from charlstm.runtime import meshes
 from charlstm.storage import paths
-from charlstm.storage.layout import IMPORTED_FILE
+from charlstm.storage.layout import CHECKPOINTS, IMPORTED_FILE
 from charlstm.training.goodput import Goodput
 from charlstm.training.program import Program
 from charlstm.training.run_folder import open_run_folder, write_json
@@ -37,12 +37,16 @@ def write(model: Imported, output: str) -> Path:
             f"--output={output} is there already: choose another folder, for nothing is overwritten"
         )
     mesh = meshes.make_mesh(1, devices=jax.local_devices()[:1])
-    try:
-        with open_run_folder(folder), jax.set_mesh(mesh):
+    with open_run_folder(folder), jax.set_mesh(mesh):
+        if any((folder / name).exists() for name in (CHECKPOINTS, "config.json")):
+            raise UserError(
+                f"--output={output} has just been made by another: choose another folder"
+            )
+        try:
             _write(model, folder, mesh)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return folder
 
 

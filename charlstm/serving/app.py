@@ -51,9 +51,9 @@ def application(service: Service) -> Starlette:
         return JSONResponse(service.model(request.path_params["name"]).describe())
 
     async def completions(request: Request) -> Response:
-        require_key(request)
         limits = service.limits
         try:
+            require_key(request)
             asked = protocol.parse(await _body(request, limits.body_bytes), limits)
             name, work = service.begin(asked)
         except Refusal as error:
@@ -61,6 +61,9 @@ def application(service: Service) -> Starlette:
             raise
         except ClientDisconnect:
             service.metrics.requests.labels(499).inc()
+            raise
+        except Exception:
+            service.metrics.requests.labels(500).inc()
             raise
         return Answer(name, work, limits.seconds, service.metrics)
 
@@ -107,7 +110,7 @@ def application(service: Service) -> Starlette:
         HTTPException: unknown,
         Exception: broken,
     }
-    return Starlette(
+    found = Starlette(
         routes=[
             Route("/", page),
             Route("/health", health),
@@ -122,6 +125,8 @@ def application(service: Service) -> Starlette:
         ],
         exception_handlers=handlers,
     )
+    found.router.redirect_slashes = False  # a redirection would repeat what the client calls us
+    return found
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -188,17 +188,14 @@ class Engine:
 
     def _vacate(self, batch: Batch) -> None:
         """Takes texts out of a batch that are given up, or of which too much is unread."""
-        leaving = [
-            (index, text)
-            for index, text in batch.present
-            if self._has_gone(text) or text.is_held_up()
-        ]
+        gone = {index: text for index, text in batch.present if self._has_gone(text)}
+        leaving = gone | {index: text for index, text in batch.present if text.is_held_up()}
         if not leaving:
             return
-        columns = self._programs.columns(batch.placed, [index for index, _ in leaving])
-        for (index, text), column in zip(leaving, columns, strict=True):
+        columns = self._programs.columns(batch.placed, list(leaving))
+        for (index, text), column in zip(leaving.items(), columns, strict=True):
             batch.columns[index] = None
-            if text.is_cancelled:
+            if index in gone:  # what goes while the columns are fetched is noticed the next time
                 self._remember(text, column)
             else:
                 text.column = column

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+TOOK_TOO_LONG = "took_too_long"  # the code of what is not worth another try
+
 
 class Refusal(Exception):
     """A request that is not answered, and why.
@@ -22,7 +24,7 @@ class Refusal(Exception):
         code: str | None = None,
     ):
         super().__init__(message)
-        self.status = status
+        self.status, self.code = status, code
         self.content = {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 

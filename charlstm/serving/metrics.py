@@ -44,7 +44,7 @@ class Metrics:
         )
         self.first_byte = Histogram(
             "charlstm_first_byte_seconds",
-            "Seconds from a request to the first byte that was made for it.",
+            "Seconds from a request to the first byte of its stream.",
             buckets=_SECONDS,
             registry=self._registry,
         )

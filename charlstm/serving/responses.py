@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from charlstm.serving import answers
-from charlstm.serving.fields import Refusal
+from charlstm.serving.fields import TOOK_TOO_LONG, Refusal
 from charlstm.serving.metrics import Metrics
 from charlstm.serving.work import Work
 
@@ -25,7 +25,11 @@ _STREAM_HEADERS = (
 
 def refusal_response(error: Refusal) -> JSONResponse:
     """Returns the answer that says why there is no other."""
-    headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
+    headers = {}
+    if error.code == TOOK_TOO_LONG:
+        headers["X-Should-Retry"] = "false"  # OpenAI's client would ask twice more
+    elif error.status in (429, 503):
+        headers["Retry-After"] = "1"
     if error.status == 408:
         headers["Connection"] = "close"  # the rest of the request is not waited for
     return JSONResponse(error.content, error.status, headers)
@@ -118,7 +122,7 @@ class Answer(Response):
         work = self._work
         is_first = True
         async for parts in work.parts():
-            if is_first and work.completion_tokens:
+            if is_first and work.completion_tokens and work.request.stream:
                 self._metrics.first_byte.observe(time.monotonic() - work.begun_at)
                 is_first = False
             yield parts

@@ -172,7 +172,7 @@ class Sequence:
     ) -> bool:
         """Takes symbols that were drawn; returns True if they have a stop, which ends the text."""
         self.num_drawn += len(drawn)
-        self._symbols.append(drawn)
+        self._symbols.append(drawn.copy())  # a view would keep the whole chunk
         self._text += self._decode(drawn)
         parts = [part for part in (logits, cells) if part is not None]
         self._records += list(zip(*parts, strict=True))
@@ -210,11 +210,14 @@ class Sequence:
 
     def _held(self) -> int:
         """Returns how many bytes at the end may be the beginning of a stop."""
-        tail = bytes(self._text[max(self._sent, len(self._text) - self._longest_stop + 1) :])
-        for length in range(len(tail), 0, -1):
-            if any(stop.startswith(tail[-length:]) for stop in self.wish.stops):
-                return length
-        return 0
+        longest = 0
+        for stop in self.wish.stops:
+            tail = bytes(self._text[max(self._sent, len(self._text) - len(stop) + 1) :])
+            begin = tail.find(stop[:1])  # only there can a stop begin
+            while begin >= 0 and not stop.startswith(tail[begin:]):
+                begin = tail.find(stop[:1], begin + 1)
+            longest = max(longest, len(tail) - begin if begin >= 0 else 0)
+        return longest
 
     def _send(self, until: int, finish: str) -> None:
         data = bytes(self._text[self._sent : until])

@@ -1,5 +1,6 @@
 """The process around the application: its threads, and an orderly end."""
 
+import contextlib
 import math
 import socket
 import threading
@@ -103,4 +104,5 @@ def _allow_many_connections() -> None:
     except ImportError:  # not on this system
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # of macOS, whose limit is not to be asked for
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

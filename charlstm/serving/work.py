@@ -12,7 +12,7 @@ from charlstm.errors import UserError
 from charlstm.sampling import prompts
 from charlstm.serving.answers import Choice
 from charlstm.serving.engine import Engine
-from charlstm.serving.fields import Refusal
+from charlstm.serving.fields import TOOK_TOO_LONG, Refusal
 from charlstm.serving.protocol import Limits, Request
 from charlstm.serving.sequences import Piece, Sequence, Wish
 
@@ -47,7 +47,6 @@ class Work:
         tells = request.logprobs is not None or bool(cells)
         # Else what comes is read only when it is whole.
         self._is_read_at_once = request.stream or tells
-        seed = secrets.randbits(32) if request.seed is None else request.seed
         is_exact = request.seed is not None or request.settings.temperature == 0
         for given in request.prompts:
             try:
@@ -55,6 +54,8 @@ class Work:
             except UserError as error:
                 raise Refusal(f"prompt: {error}") from error
             self.prompt_tokens += len(given)
+            # Prompts of one request get texts of their own, also if they are equal.
+            seed = secrets.randbits(32) if request.seed is None else request.seed
             for lane in range(request.n):
                 wish = Wish(
                     symbols,
@@ -105,7 +106,7 @@ class Work:
                 index, piece = self._pieces.popleft()
                 self._num_taken += piece.num_bytes
                 if piece.is_late:
-                    raise Refusal(piece.error, 429, "rate_limit_error", "took_too_long")
+                    raise Refusal(piece.error, 429, "rate_limit_error", TOOK_TOO_LONG)
                 if piece.error:
                     raise Refusal(piece.error, 500, "server_error")
                 left -= bool(piece.finish)

@@ -253,3 +253,20 @@ def test_a_file_that_goes_away_meanwhile_is_a_missing_checkpoint(file, tmp_path)
         charlstm.load(tmp_path / "none.safetensors")
     with pytest.raises(DamagedCheckpoint, match="No such file"):
         exported.read_metadata(tmp_path / "none.safetensors")
+
+
+def test_the_address_of_a_text_in_a_file_is_not_followed(tmp_path):
+    """Whoever made the file wrote it there."""
+    model, metadata = make_model()
+    elsewhere = with_fields(metadata, {"data.corpus": "http://127.0.0.1:9/text"})
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(exported.encoded(model.params, elsewhere, np.float32))
+    assert exported.read_metadata(path).config.data.corpus == ""
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "stablehlo", "html"])
+def test_files_for_other_programs_are_told_from_damaged_ones(suffix, tmp_path):
+    path = tmp_path / f"model.{suffix}"
+    path.write_bytes(b"of another format")
+    with pytest.raises(UserError, match="is for other programs; charlstm reads what"):
+        charlstm.load(path)

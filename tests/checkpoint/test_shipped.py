@@ -42,6 +42,12 @@ def test_what_is_in_the_working_directory_comes_first(shipping, trained, tmp_pat
     assert reading.resolve("shakespeare").parent.parent == tmp_path / "shakespeare"
 
 
+def test_a_folder_that_hides_the_model_is_told_of(shipping, tmp_path):
+    (tmp_path / "shakespeare").mkdir()
+    with pytest.raises(UserError, match="it hides the model shakespeare that comes with charlstm"):
+        charlstm.load("shakespeare")
+
+
 def test_a_mistyped_name_is_answered_with_the_names(shipping):
     with pytest.raises(UserError) as caught:
         charlstm.load("shakespear")

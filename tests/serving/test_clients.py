@@ -75,6 +75,7 @@ def test_a_key_is_needed_where_there_are_keys(server):
             assert answer.status_code == 401
             assert answer.json()["error"]["code"] == "invalid_api_key"
     assert server.http.get("/v1/models", headers={"Authorization": "bearer  first-key"}).is_success
+    assert server.metrics()["charlstm_requests_total", "401"] == 4
     for path in ("/", "/health", "/ready", "/metrics"):  # these are for everybody
         assert server.http.get(path, headers={"Authorization": ""}).status_code == 200
 

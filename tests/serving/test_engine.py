@@ -320,3 +320,26 @@ def test_an_engine_that_stops_finishes_what_it_has_and_takes_no_more(new_engine)
     assert [one.wait() for one in asked] == 4 * sampled(engine.model, b"last words", 300, count=3)
     engine.join()
     assert not engine._thread.is_alive()
+
+
+def test_a_client_that_goes_while_its_text_is_put_aside_leaves_nothing_behind(engine):
+    """Else the engine would be busy with it for good, and never end."""
+    asked = ask(engine, b"some words", ENDLESS)
+
+    def is_held_up():
+        if asked.text.num_drawn > 50:
+            asked.text.cancel()  # after it was looked at, and before it has left its column
+            return True
+        return False
+
+    asked.text.is_held_up = is_held_up
+    until(lambda: asked.text.is_cancelled)
+    until(lambda: not engine._unfinished)
+
+
+def test_a_text_keeps_no_more_than_its_own_symbols(wide_engine):
+    asked = [ask(wide_engine, b"some words", 300, seed=lane) for lane in range(20)]
+    until(lambda: all(one.text.draws_left == 0 for one in asked))
+    for one in asked:
+        kept = sum((part if part.base is None else part.base).nbytes for part in one.text._symbols)
+        assert kept == 300

@@ -129,7 +129,14 @@ def test_what_takes_too_long_is_given_up_with_its_reason(quick, trained, tmp_pat
             begun, not_begun = rest_of_answer(made), rest_of_answer(waiting)
             assert begun.startswith(b"HTTP/1.1 200 ") and begun.count(b"took_too_long") == 1
             assert not_begun.startswith(b"HTTP/1.1 429 ")
-            assert b"retry-after: 1" in not_begun and b"took_too_long" in not_begun
+            assert b"retry-after" not in not_begun and b"took_too_long" in not_begun
+            before = server.metrics()["charlstm_requests_total", "429"]
+            with (
+                openai.OpenAI(base_url=url, api_key="none", max_retries=2) as patient,
+                pytest.raises(openai.RateLimitError, match=said),
+            ):
+                patient.completions.create(model="run", **ENDLESS)
+            assert server.metrics()["charlstm_requests_total", "429"] == before + 1
             with pytest.raises(openai.APIError, match=said):
                 list(client.completions.create(model="run", **ENDLESS, stream=True))
         # Nor does one that does not read what it asked for keep the process from its end.
@@ -201,7 +208,7 @@ def test_what_cannot_be_served_is_told_in_one_line(charlstm, trained, tmp_path):
             ([trained, f"--api_key_file={tmp_path}/blank"], "no blanks", "ASCII"),
             ([trained, f"--api_key_file={tmp_path}/latin"], "not UTF-8", "latin"),
             ([tmp_path / "none"], "no such checkpoint", "none"),
-            ([], "--checkpoint=RUN", "missing"),
+            ([], "no model is named", "charlstm serve RUN"),
             ([trained, f"--checkpoint={trained}"], "without --checkpoint", "charlstm serve"),
             ([trained, "--max_batch=0"], "max_batch", "--help"),
         )
