@@ -23,11 +23,16 @@ _STREAM_HEADERS = (
 )
 
 
-def refusal_response(error: Refusal) -> JSONResponse:
-    """Returns the answer that says why there is no other."""
+def refusal_response(error: Refusal, closes: bool = False) -> JSONResponse:
+    """Returns the answer that says why there is no other.
+
+    Args:
+      error: why.
+      closes: True if the connection ends with it.
+    """
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
-    if error.status == 408:
-        headers["Connection"] = "close"  # the rest of the request is not waited for
+    if closes:
+        headers["Connection"] = "close"
     return JSONResponse(error.content, error.status, headers)
 
 
