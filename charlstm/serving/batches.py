@@ -207,16 +207,20 @@ class Batch:
     """Texts that are advanced together: where each stands, and how its symbols are drawn.
 
     Args:
-      width: how many columns.
+      texts: they get the first columns.
+      width: how many columns there are.
       placed: what the model knows of them; see `Programs.place`.
+
+    Attributes:
+      num_too_wide: how many chunks it has been wider than its texts need.
     """
 
-    def __init__(self, width: int, placed: Texts):
+    def __init__(self, texts: Values[Sequence], width: int, placed: Texts):
         self.num_too_wide = 0
-        self.fill([], width, placed)
+        self.fill(texts, width, placed)
 
     def fill(self, texts: Values[Sequence], width: int, placed: Texts) -> None:
-        """Gives the first columns to texts; the others are empty."""
+        """Gives the first columns to texts, and none to those of before."""
         self.width, self.placed = width, placed
         self.columns: list[Sequence | None] = [*texts, *[None] * (width - len(texts))]
         self.draws = Draws.alike(width, Settings(), 0)
