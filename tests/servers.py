@@ -1,6 +1,7 @@
 """charlstm's server as a process of its own, and clients of all kinds, for tests."""
 
 import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -93,9 +94,13 @@ class Server:
             time.sleep(0.02)
 
     def connect(self):
-        """A connection without manners."""
-        self._connections.append(socket.create_connection(self.address, timeout=60))
-        return self._connections[-1]
+        """A connection without manners; little waits in it unread, whatever the kernel allows."""
+        found = socket.socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        found.settimeout(60)
+        found.connect(self.address)
+        self._connections.append(found)
+        return found
 
     def hang_up(self):
         """Closes all such connections."""
@@ -121,6 +126,13 @@ def request(values, path="/v1/completions"):
     return head.encode() + body
 
 
+def answer(connection):
+    """The answer that comes on a connection: its status, its headers and its body."""
+    with http.client.HTTPResponse(connection) as found:
+        found.begin()
+        return found.status, found.headers, found.read()
+
+
 def rest(connection):
     """All that comes from a connection until its other end is closed or reset."""
     found = b""
@@ -136,9 +148,10 @@ def serving(environment, *arguments, log, code="", port=0):
     server = Server(environment, [*arguments, f"--port={port}"], log, code)
     try:
         yield server.wait()
-        server.http.close()
     finally:
         server.hang_up()
+        if server.url:
+            server.http.close()
         server.process.kill()
         server.process.wait()
         server.process.stdout.close()

@@ -87,7 +87,8 @@ def application(service: Service) -> Starlette:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        return refusal_response(error)
+        # The rest of a request that comes too slowly is not waited for.
+        return refusal_response(error, closes=error.status == 408)
 
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -102,7 +103,7 @@ def application(service: Service) -> Starlette:
     async def broken(request: Request, error: Exception) -> Response:
         logging.error("%s %s has failed", request.method, request.url.path, exc_info=error)
         said = "the server has made a mistake: its log says which"
-        return refusal_response(Refusal(said, 500, "server_error"))
+        return refusal_response(Refusal(said, 500, "server_error"), closes=True)
 
     handlers: dict[Any, Any] = {
         Refusal: refused,

@@ -204,8 +204,11 @@ class Batch:
     """Texts that are advanced together: where each stands, and how its symbols are drawn.
 
     Args:
-      width: how many columns.
+      width: how many columns there are; all are empty.
       placed: what the model knows of them; see `Programs.place`.
+
+    Attributes:
+      num_too_wide: how many chunks it has been wider than its texts need.
     """
 
     def __init__(self, width: int, placed: Texts):

@@ -9,7 +9,8 @@ from absl import logging
 
 from charlstm.model.language_model import LanguageModel
 from charlstm.serving.batches import WIDTHS, Batch, Programs
-from charlstm.serving.prompt_cache import LEAST_LENGTH, Column, PromptCache
+from charlstm.serving.memory import Memory
+from charlstm.serving.prompt_cache import LEAST_LENGTH, Column
 from charlstm.serving.sequences import Sequence
 
 # How long a chunk takes; so long a new text may wait until it joins.
@@ -25,8 +26,6 @@ PATIENCE = 4
 MOST_ALONE = 8
 # How often texts are looked at of which too much is unread.
 LOOK_AGAIN_SECONDS = 0.05
-# While a long prompt is read, its state is kept each time that it has grown by this share.
-GROWTH_REMEMBERED = 1 / 16
 
 
 @dataclasses.dataclass
@@ -55,7 +54,7 @@ class Engine:
     def __init__(self, model: LanguageModel, *, max_batch: int, cache_bytes: int):
         self.model, self.counts = model, Counts()
         self._max_batch = max_batch
-        self._cache = PromptCache(cache_bytes)
+        self._memory = Memory(cache_bytes)
         self._wake = threading.Condition()
         self._waiting: list[Sequence] = []  # handed in since the last chunk; guarded by `_wake`
         self._left: list[Sequence] = []  # of those before, without a place
@@ -116,8 +115,8 @@ class Engine:
                 self._admit()
                 for batch in list(self._batches):
                     self._advance(batch)
-                active = [text for batch in self._batches for _, text in batch.present]
-                self.counts.active, self.counts.width = len(active), self._batches[0].width
+                self.counts.active = len(self._present())
+                self.counts.width = self._batches[0].width
         except BaseException as error:
             logging.exception("the engine has failed")
             with self._wake:
@@ -151,12 +150,15 @@ class Engine:
     def _wait(self) -> bool:
         """Returns True when there may be something to do, and False when all is done."""
         with self._wake:
-            have_a_place = len(self._unfinished) - len(self._left)
-            if not self._waiting and not have_a_place:
+            if not self._waiting and not self._present():
                 if self._stops and not self._left:
                     return False
                 self._wake.wait(LOOK_AGAIN_SECONDS if self._left else None)
             return True
+
+    def _present(self) -> list[Sequence]:
+        """Returns the texts that have a place."""
+        return [text for batch in self._batches for _, text in batch.present]
 
     def _admit(self) -> None:
         """Gives texts that wait a place, as far as there are places."""
@@ -164,42 +166,43 @@ class Engine:
             self._vacate(batch)
         shared, *others = self._batches
         self._batches = [shared, *(batch for batch in others if batch.present)]
-        present = [text for batch in self._batches for _, text in batch.present]
-        being_read = {id(text.wish.prompt) for text in present if text.prompt_left}
+        readers = {id(text.wish.prompt): text for text in self._present() if _reads(text)}
         room = self._max_batch - len(shared.present)
         room_alone = MOST_ALONE - len(self._batches) + 1
-        joining: list[Sequence] = []
-        alone: list[Sequence] = []
+        joining: list[tuple[Sequence, Column | None]] = []
+        alone: list[tuple[Sequence, Column | None]] = []
         for text in self._take_waiting():
             if self._has_gone(text):
                 continue
             places, size = (alone, room_alone) if self._is_alone(text) else (joining, room)
-            has_to_wait = self._is_shared(text) and id(text.wish.prompt) in being_read
-            if len(places) >= size or has_to_wait or text.is_held_up():
+            reader = readers.get(id(text.wish.prompt)) if self._memory.helps(text) else None
+            if len(places) >= size or reader or text.is_held_up():
                 self._left.append(text)
             else:
-                places.append(text)
-                being_read.add(id(text.wish.prompt))
-        for text in alone:
+                places.append((text, self._known(text)))
+                if _reads(text):
+                    readers[id(text.wish.prompt)] = text
+            if reader:
+                reader.is_awaited = True
+        for text, column in alone:
             batch = Batch(1, self._programs.place({}, 1))
-            batch.join({text: self._known(text)}, self._programs)
+            batch.join({text: column}, self._programs)
             self._batches.append(batch)
         self._rearrange(shared, joining)
 
     def _vacate(self, batch: Batch) -> None:
         """Takes texts out of a batch that are given up, or of which too much is unread."""
-        gone = {index: text for index, text in batch.present if self._has_gone(text)}
-        leaving = gone | {index: text for index, text in batch.present if text.is_held_up()}
+        gone = [(index, text) for index, text in batch.present if self._has_gone(text)]
+        held_up = [one for one in batch.present if one not in gone and one[1].is_held_up()]
+        leaving = [*gone, *held_up]
         if not leaving:
             return
-        columns = self._programs.columns(batch.placed, list(leaving))
-        for (index, text), column in zip(leaving.items(), columns, strict=True):
+        columns = self._programs.columns(batch.placed, [index for index, _ in leaving])
+        for (index, text), column in zip(leaving, columns, strict=True):
             batch.columns[index] = None
-            if index in gone:  # what goes while the columns are fetched is noticed the next time
-                self._remember(text, column)
-            else:
-                text.column = column
-                self._left.append(text)
+            self._keep(text, column)
+            text.column = column
+        self._left += [text for _, text in held_up]
 
     def _take_waiting(self) -> list[Sequence]:
         with self._wake:
@@ -212,26 +215,17 @@ class Engine:
         """Returns True if a text must not share a batch, for it would not be exact there."""
         return text.wish.is_exact and not self.is_exact
 
-    def _is_shared(self, text: Sequence) -> bool:
-        """Returns True if texts with the same prompt had best wait until one has read it."""
-        is_long = len(text.wish.prompt) >= LEAST_LENGTH
-        return is_long and self._cache.keeps and not text.wish.of_prompt and text.column is None
-
     def _known(self, text: Sequence) -> Column | None:
-        """Returns what is known of a text's beginning, and marks that as read."""
-        if text.column is not None:
-            column, text.column = text.column, None
-            return column
-        if text.wish.of_prompt:
-            return None
-        found = self._cache.longest(text.wish.prompt, self._is_alone(text))
-        if found is None:
-            return None
-        text.num_read = text.remembered = found[0]
-        self.counts.bytes_remembered += found[0]
-        return found[1]
+        before = text.num_read
+        column = self._memory.known(text, self._is_alone(text))
+        self.counts.bytes_remembered += text.num_read - before
+        return column
 
-    def _rearrange(self, batch: Batch, joining: list[Sequence]) -> None:
+    def _keep(self, text: Sequence, column: Column) -> None:
+        self._memory.keep(text, column, self._is_alone(text))
+        self.counts.cache_bytes = self._memory.num_bytes
+
+    def _rearrange(self, batch: Batch, joining: list[tuple[Sequence, Column | None]]) -> None:
         """Gives a batch the width that its texts need, and a column to each new one."""
         present = batch.present
         width = self._programs.width_for(len(present) + len(joining))
@@ -240,11 +234,10 @@ class Engine:
             width = batch.width
         if width == batch.width and not joining:
             return
-        new = {text: self._known(text) for text in joining}
         if width == batch.width:
-            batch.join(new, self._programs)
+            batch.join(dict(joining), self._programs)
         else:
-            batch.move(new, width, self._programs)
+            batch.move(dict(joining), width, self._programs)
 
     def _has_gone(self, text: Sequence) -> bool:
         if text.is_late and not text.is_cancelled:
@@ -288,7 +281,7 @@ class Engine:
             )
             has_ended = text.take(chunk.read[:, index], logits, cells)
             is_whole = text.length == length + num_steps  # nothing was read behind its end
-            if is_whole and self._is_worth_keeping(text, has_ended):
+            if is_whole and self._memory.wants(text, has_ended):
                 worth_keeping.append((index, text))
             if has_ended:
                 batch.columns[index] = None
@@ -296,7 +289,7 @@ class Engine:
         if worth_keeping:
             columns = self._programs.columns(batch.placed, [index for index, _ in worth_keeping])
             for (_, text), column in zip(worth_keeping, columns, strict=True):
-                self._remember(text, column)
+                self._keep(text, column)
         counts, average = self.counts, self._step_seconds
         average[batch.width] += 0.2 * (seconds / num_steps - average[batch.width])
         counts.bytes_read += sum(text.num_read for text in texts) - before[0]
@@ -311,32 +304,24 @@ class Engine:
         against columns without a text.
         """
         most = min(WIDTHS[width], round(CHUNK_SECONDS / self._step_seconds[width]))
-        if len(texts) <= FEW:
-            most = min(most, *(self._soon(text) for text in texts))
+        is_few = len(texts) <= FEW
+        most = min(most, *(_soon(text) for text in texts if is_few or text.is_awaited), most)
         left = np.array([text.prompt_left + text.draws_left for text in texts])
         ends = np.unique(left.clip(1, max(1, most)))
         done = np.minimum(left[:, None], ends).sum(axis=0)
         own_cost = CHUNK_COST_SECONDS / self._step_seconds[width]
         return int(ends[np.argmax(done / (ends + own_cost))])
 
-    def _soon(self, text: Sequence) -> int:
-        """Returns after how many time steps something of a text is wanted, if few are made."""
-        if text.prompt_left and self._is_shared(text):
-            return text.prompt_left  # to keep its state
-        if text.wish.streams:
-            return text.prompt_left + max(FIRST_BYTES, text.num_drawn)
-        return max(WIDTHS.values())
 
-    def _is_worth_keeping(self, text: Sequence, has_ended: bool) -> bool:
-        """Returns True if the state of a text is to be kept: at its ends, and now and then."""
-        if not self._cache.keeps or (text.num_drawn and not has_ended):
-            return False
-        grown = text.length * GROWTH_REMEMBERED if text.prompt_left else 0
-        return text.length - text.remembered >= max(LEAST_LENGTH, grown)
+def _reads(text: Sequence) -> bool:
+    """Returns True if a text has much of its prompt still to read."""
+    return text.prompt_left >= LEAST_LENGTH
 
-    def _remember(self, text: Sequence, column: Column) -> None:
-        """Keeps the state of a text, if enough of it is new."""
-        if text.length - text.remembered >= LEAST_LENGTH and self._cache.keeps:
-            text.remembered = text.length
-            self._cache.put(text.symbols(), column, self._is_alone(text))
-            self.counts.cache_bytes = self._cache.num_bytes
+
+def _soon(text: Sequence) -> int:
+    """Returns after how many time steps something of a text is wanted."""
+    if _reads(text) or text.is_awaited:
+        return text.prompt_left or max(WIDTHS.values())  # its state is to be kept
+    if text.wish.streams:
+        return text.prompt_left + max(FIRST_BYTES, text.num_drawn)
+    return max(WIDTHS.values())

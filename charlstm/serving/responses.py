@@ -23,15 +23,20 @@ _STREAM_HEADERS = (
 )
 
 
-def refusal_response(error: Refusal) -> JSONResponse:
-    """Returns the answer that says why there is no other."""
+def refusal_response(error: Refusal, closes: bool = False) -> JSONResponse:
+    """Returns the answer that says why there is no other.
+
+    Args:
+      error: why.
+      closes: True if the connection ends with it.
+    """
     headers = {}
     if error.code == TOOK_TOO_LONG:
         headers["X-Should-Retry"] = "false"  # OpenAI's client would ask twice more
     elif error.status in (429, 503):
         headers["Retry-After"] = "1"
-    if error.status == 408:
-        headers["Connection"] = "close"  # the rest of the request is not waited for
+    if closes:
+        headers["Connection"] = "close"
     return JSONResponse(error.content, error.status, headers)
 
 

@@ -98,6 +98,7 @@ class Sequence:
         self.num_drawn = 0
         self.remembered = 0  # the length of what was last put into the prompt cache
         self.column: Column | None = None  # what the model knows of it, while it has no place
+        self.is_awaited = False  # True if others wait until its prompt was read
         self.is_cancelled = False
         self.is_held_up = is_held_up
         self._alphabet, self._listener = alphabet, listener

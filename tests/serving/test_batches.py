@@ -65,8 +65,9 @@ def test_every_program_and_every_cut_into_chunks_gives_the_same_bits(programs, w
     whole = bits(run(programs, width, 0, [STEPS]))
     last = width - 1
     assert bits(run(programs, width, last, [1, 2, 4, 13, 20])) == whole
-    assert bits(run(programs, width, last, [9, 31], filters=True)) == whole
-    for filters in (False, True):
+    if width > 1:
+        assert bits(run(programs, width, last, [9, 31], filters=True)) == whole
+    for filters in (False, True) if width > 1 else (True,):
         found = run(programs, width, last, [5, 5, 30], records=True, filters=filters)
         assert bits(found) == whole
         read, column, (logits, cells) = found

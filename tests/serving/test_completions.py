@@ -379,7 +379,9 @@ def test_the_documented_examples_run(server, environment, tmp_path):
 
 
 def test_the_documented_flags_and_metrics_are_there(server, charlstm):
-    server.text(prompt="a", max_tokens=1)  # what is counted by status is not there before
+    server.text(
+        model="run", prompt="a", max_tokens=1
+    )  # what is counted by status is not there before
     told = set(re.findall(r"--([a-z_]+)", DOCS))
     elsewhere = {"num_samples", "seed", "model", "tasks", "include_path", "model_args"}
     known = charlstm("serve", "--help").stdout

@@ -11,7 +11,7 @@ from charlstm.sampling.texts import Draws
 from charlstm.serving import engine as engine_module
 from charlstm.serving.batches import nothing_given
 from charlstm.serving.engine import MOST_ALONE
-from charlstm.serving.prompt_cache import PromptCache
+from charlstm.serving.memory import Memory
 from charlstm.serving.sequences import LENGTH, STOP
 
 ENDLESS = 10**6  # bytes, which no test waits for
@@ -160,10 +160,29 @@ def test_texts_with_one_prompt_read_it_once(engine):
     assert engine.counts.bytes_made - before[1] == 6 * 30
     assert engine.counts.bytes_read - before[0] < 1.5 * len(prompt)
     # Where nothing is kept, each reads its own, side by side.
-    keeps, engine._cache = engine._cache, PromptCache(0)
+    keeps, engine._memory = engine._memory, Memory(0)
     again = [ask(engine, prompt, 30, seed=2, lane=lane) for lane in lanes]
     assert [one.wait() for one in again] == wanted
-    engine._cache = keeps
+    engine._memory = keeps
+
+
+def test_many_texts_with_one_prompt_join_together_when_it_was_read(wide_engine):
+    """Also among so many that chunks do not end where prompts do."""
+    others = [ask(wide_engine, b"a", ENDLESS, is_exact=False) for _ in range(5)]
+    prompt = wide_engine.model.alphabet.encode(b"many texts go on from this prompt " * 90)
+    for is_known in (False, True):
+        before = wide_engine.counts.bytes_read, wide_engine.counts.chunks
+        wishes = {"seed": 3, "is_exact": False}
+        asked = [ask(wide_engine, prompt, 20, lane=lane, **wishes) for lane in range(12)]
+        texts = [one.wait() for one in asked]
+        read, chunks = wide_engine.counts.bytes_read, wide_engine.counts.chunks
+        text = wide_engine.model.alphabet.decode(prompt)
+        assert texts[:3] == sampled(wide_engine.model, text, 20, seed=3, count=3)
+        assert len(set(texts)) == 12
+        read, chunks = read - before[0], chunks - before[1]
+        assert read <= 12 * 63 if is_known else len(prompt) <= read < 1.3 * len(prompt)
+        assert chunks <= 12 if is_known else chunks < 100
+    be_quiet(wide_engine, *others)
 
 
 def test_a_long_prompt_does_not_stall_others(engine):
