@@ -17,7 +17,7 @@ from charlstm.serving.protocol import Limits, Request
 from charlstm.serving.sequences import Piece, Sequence, Wish
 
 # A text is not advanced while so much of its request is unread: then its client reads slowly.
-MOST_UNREAD = 2**20
+MOST_UNREAD = 2**18
 
 
 class Work:
@@ -101,10 +101,10 @@ class Work:
         while left:
             await self._news.wait()
             self._news.clear()
+            # What comes meanwhile has to wait: else a faster engine would never be held up.
+            pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
             parts = []
-            while self._pieces:
-                index, piece = self._pieces.popleft()
-                self._num_taken += piece.num_bytes
+            for index, piece in pieces:
                 if piece.is_late:
                     raise Refusal(piece.error, 429, "rate_limit_error", TOOK_TOO_LONG)
                 if piece.error:
@@ -115,6 +115,8 @@ class Work:
                 parts.append(self.choices[index].add(piece))
             if parts:
                 yield parts
+            # Only what was sent on is read.
+            self._num_taken += sum(piece.num_bytes for _, piece in pieces)
 
     def cancel(self) -> None:
         """Gives up what is not finished."""

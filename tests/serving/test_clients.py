@@ -173,7 +173,13 @@ def test_a_client_that_does_not_read_costs_little_and_holds_nobody_up(server):
     before = made(server)
     silent = [begin(server, **TALKATIVE) for _ in range(2)]
     server.until(lambda: server.active() == (2, 0))
-    server.until(lambda: server.active() == (0, 2))
+
+    def is_still():
+        before = made(server)
+        time.sleep(0.3)
+        return made(server) == before and server.active() == (0, 2)
+
+    server.until(is_still)
     # No more is made than a few MB on their way can hold, of a gigabyte that was asked for.
     far = made(server)
     assert far - before < 2 * 40_000
