@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import processes
@@ -70,6 +71,12 @@ async def tally_of(answer, kind, seconds=0.3):
     return clients.tallies[kind]
 
 
+def run(make_coroutine, *arguments):
+    """Runs a coroutine in a thread of its own: a browser of other tests has a loop in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: asyncio.run(make_coroutine(*arguments))).result()
+
+
 def answered(status, body):
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
 
@@ -85,7 +92,7 @@ def answered(status, body):
     ],
 )
 def test_what_a_server_must_not_do_is_noticed(kind, answer, said):
-    tally = asyncio.run(tally_of(answer, kind))
+    tally = run(tally_of, answer, kind)
     assert tally.failed and any(said in reason for reason in tally.failed)
 
 
@@ -106,7 +113,7 @@ def test_a_text_that_is_another_one_the_next_time_is_noticed():
             with pytest.raises(NotAsPromisedError, match="another text than before"):
                 await clients.read(draws)
 
-    asyncio.run(read_three_times())
+    run(read_three_times)
 
 
 def seed_of_a_plain_request():
