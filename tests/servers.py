@@ -95,11 +95,16 @@ class Server:
 
     def connect(self):
         """A connection without manners; little waits in it unread, whatever the kernel allows."""
-        found = socket.socket()
+        family, *_, address = socket.getaddrinfo(*self.address, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         found.settimeout(60)
-        found.connect(self.address)
         self._connections.append(found)
+        try:
+            found.connect(address)
+        except OSError:
+            self._connections.pop().close()
+            raise
         return found
 
     def hang_up(self):
