@@ -10,6 +10,7 @@ import sys
 import time
 
 import httpx
+import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 # Shorter waits than a server's own: the same code with other constants.
@@ -129,6 +130,11 @@ def request(values, path="/v1/completions"):
     body = json.dumps(values).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def openai_client(server, key="none", max_retries=0):
+    """OpenAI's own client, which talks to a server."""
+    return openai.OpenAI(base_url=f"{server.url}v1", api_key=key, max_retries=max_retries)
 
 
 def answer(connection):

@@ -28,7 +28,7 @@ class NotAsPromisedError(Exception):
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the clients of a kind."""
+    """Counts what became of the clients of a kind."""
 
     connections: int = 0
     statuses: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)

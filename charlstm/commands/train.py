@@ -121,7 +121,8 @@ def _resolved(config: Config, topology: str) -> Config:
 
 def _hooks(signals: SignalHandler) -> list[Any]:
     """Returns the hooks that the flags ask for, and the one that says when updates begin."""
-    from charlstm.training.hooks import Hook, Profile
+    from charlstm.training.hooks import Hook
+    from charlstm.training.profile import Profile
     from charlstm.training.run import Run
     from charlstm.training.startup import PrintShardings
 

@@ -16,10 +16,11 @@ import numpy as np
 from charlstm.checkpoint import exported
 from charlstm.checkpoint.metadata import Metadata
 from charlstm.errors import UserError
-from charlstm.exporting import extras, files
+from charlstm.exporting import extras
 from charlstm.model.cell import EPSILON, Layer, LayerNormLstm
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.stack import walk
+from charlstm.storage import outputs
 
 # Read by every runtime since 2022; the first that normalizes layers.
 OPSET, IR_VERSION = 17, 8
@@ -29,7 +30,7 @@ _MOST_BYTES = 2**31 - 2**20
 
 def write(model: LanguageModel, metadata: Metadata, output: Path, dtype: str) -> list[str]:
     """Writes the file; see `charlstm.exporting`."""
-    files.write(output, model_bytes(model, metadata))
+    outputs.write(output, model_bytes(model, metadata))
     return []
 
 

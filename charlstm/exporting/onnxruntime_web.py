@@ -14,9 +14,9 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 from charlstm.errors import UserError
+from charlstm.pages.play import Runtime
 from charlstm.runtime.files import cache_folder, replace_file
 
 NAME, VERSION = "onnxruntime-web", "1.30.0"
@@ -55,18 +55,6 @@ https://github.com/microsoft/onnxruntime/blob/v{VERSION}/ThirdPartyNotices.txt
 """
 
 
-class Runtime(NamedTuple):
-    """What a page needs to run ONNX models.
-
-    Attributes:
-      script: sets `ort`; it is no module, and fetches nothing if `ort.env.wasm.wasmBinary` is set.
-      wasm: the compiled part.
-    """
-
-    script: str
-    wasm: bytes
-
-
 def load(package: str | Path | None = None) -> Runtime:
     """Returns the runtime of the pinned package.
 
@@ -79,7 +67,7 @@ def load(package: str | Path | None = None) -> Runtime:
     content = _fetched() if package is None else _given(Path(package))
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         module, wasm = (_member(archive, name) for name in (_MODULE, _WASM))
-    return Runtime(_as_script(module.decode()), wasm)
+    return Runtime(VERSION, _as_script(module.decode()), wasm, LICENCE)
 
 
 def cached_package() -> Path:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from charlstm.checkpoint import exported
 from charlstm.checkpoint.metadata import Metadata
-from charlstm.exporting import files
 from charlstm.model.language_model import LanguageModel
+from charlstm.storage import outputs
 
 
 def write(model: LanguageModel, metadata: Metadata, output: Path, dtype: str) -> list[str]:
     """Writes the file; see `charlstm.exporting`."""
-    files.write(output, exported.encoded(model.params, metadata, jnp.dtype(dtype)))
+    outputs.write(output, exported.encoded(model.params, metadata, jnp.dtype(dtype)))
     return []

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 
 from charlstm.checkpoint import exported
 from charlstm.checkpoint.metadata import Metadata
-from charlstm.exporting import extras, files
+from charlstm.exporting import extras
 from charlstm.model.compute import Compute
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.recurrence import Scan
 from charlstm.runtime.targets import Target
+from charlstm.storage import outputs
 
 PLATFORMS = "cpu", "cuda", "tpu"
 
@@ -29,8 +30,8 @@ def write(model: LanguageModel, metadata: Metadata, output: Path, dtype: str) ->
     """Writes the program, and the texts beside it; see `charlstm.exporting`."""
     content = model_bytes(model)
     texts = output.with_name(f"{output.name}.json")
-    files.write(texts, (json.dumps(_values(metadata), indent=2) + "\n").encode())
-    files.write(output, content)
+    outputs.write(texts, (json.dumps(_values(metadata), indent=2) + "\n").encode())
+    outputs.write(output, content)
     return [f"the alphabet and the configuration are beside it, in {texts.name}"]
 
 

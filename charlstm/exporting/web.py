@@ -72,7 +72,6 @@ def render(model: LanguageModel, metadata: Metadata, name: str, package: str | N
         reset_every=model.reset_every,
     )
     network = onnx.model_bytes(model, metadata)
-    runtime = runtimes.load(package)
     corpus = metadata.corpus["name"]
     facts, commands = [], [f"charlstm export {shlex.quote(printable(name))} --format=web"]
     if corpus != UNKNOWN_CORPUS["name"]:
@@ -82,7 +81,7 @@ def render(model: LanguageModel, metadata: Metadata, name: str, package: str | N
     return play.render_static(
         described,
         network,
-        play.Runtime(runtimes.VERSION, runtime.script, runtime.wasm, runtimes.LICENCE),
+        runtimes.load(package),
         facts=facts,
         commands=commands,
     )

@@ -17,10 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from charlstm.errors import UserError
-from charlstm.runtime.files import replace_file
 from charlstm.runtime.names import printable
-from charlstm.storage import paths
+from charlstm.storage import outputs
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -82,13 +80,7 @@ def write(path: Path, page: str) -> None:
     Raises:
       UserError: the page cannot be written.
     """
-    try:
-        replace_file(path, printable(page))
-        paths.send(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror}): choose another --output=FILE.html"
-        ) from error
+    outputs.write(path, printable(page), "another --output=FILE.html")
 
 
 @functools.cache

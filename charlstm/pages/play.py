@@ -39,11 +39,11 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """What runs a network in the browser.
+    """Holds the library that runs a network in the browser.
 
     Attributes:
       version: of ONNX Runtime.
-      script: sets `ort`.
+      script: sets `ort`; it is no module, and fetches nothing if `ort.env.wasm.wasmBinary` is set.
       wasm: its compiled part.
       licence: shown on the page.
     """

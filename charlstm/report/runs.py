@@ -15,13 +15,13 @@ from typing import Any
 from charlstm.data.ngrams import NgramLevel
 from charlstm.errors import UserError
 from charlstm.storage import paths
+from charlstm.storage.layout import PROFILE_FOLDER
 from charlstm.training import metrics_file
 from charlstm.training.metrics_file import is_figures, is_number
 
 SAMPLE_NAME = re.compile(r"(\d+)\.txt")
 LARGEST_SAMPLE = 4000  # bytes; the rest of a sample is not shown
 ABOUT_FILE = "about.json"
-PROFILE_FOLDER = "profile"
 
 
 class MetricsTail:

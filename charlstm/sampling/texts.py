@@ -40,7 +40,7 @@ def _lay_out(model: LanguageModel) -> DecodeWeights:
 
 
 class Texts(NamedTuple):
-    """What a model knows of B texts after reading them.
+    """Holds the state of a model after B texts.
 
     Attributes:
       state: after them.
@@ -54,7 +54,7 @@ class Texts(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """How the symbols of B texts are drawn; an array of each kind.
+    """Says how the symbols of B texts are drawn: an array of each setting.
 
     Attributes:
       seed: [B] uint32.
@@ -82,7 +82,7 @@ class Draws(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The symbols that B texts read in a call before they draw.
+    """Holds the symbols that B texts read in a call before they draw.
 
     Attributes:
       symbols: [N, B] uint8; N is the most time steps of a call.
@@ -96,7 +96,7 @@ class Given(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What was known of B texts at each of N time steps.
+    """Records the predictions and cell states of B texts at each of N time steps.
 
     Attributes:
       logits: [N, V, B] float32, before the symbol was read.

@@ -32,7 +32,7 @@ _CHECKED_STEPS = 16
 
 
 class Chunk(NamedTuple):
-    """What a batch read and drew; see `texts.advance`.
+    """Holds what a batch read and drew in one call; see `texts.advance`.
 
     Attributes:
       read: uint8 [n, B].

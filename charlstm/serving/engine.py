@@ -30,7 +30,7 @@ LOOK_AGAIN_SECONDS = 0.05
 
 @dataclasses.dataclass
 class Counts:
-    """What an engine has done, and does now; read by other threads."""
+    """Counts what an engine has done, and what it does now; other threads read it."""
 
     bytes_read: int = 0  # of prompts
     bytes_remembered: int = 0  # of prompts, whose states were known
@@ -84,7 +84,7 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        """How many texts have no place."""
+        """The number of texts that have no place."""
         return len(self._waiting) + len(self._left)
 
     def submit(self, texts: list[Sequence]) -> bool:
@@ -303,9 +303,13 @@ class Engine:
         It ends where texts do, if enough of them end there: what a chunk costs by itself is weighed
         against columns without a text.
         """
-        most = min(WIDTHS[width], round(CHUNK_SECONDS / self._step_seconds[width]))
         is_few = len(texts) <= FEW
-        most = min(most, *(_soon(text) for text in texts if is_few or text.is_awaited), most)
+        hurried = [text for text in texts if is_few or (text.is_awaited and text.prompt_left)]
+        most = min(
+            WIDTHS[width],
+            round(CHUNK_SECONDS / self._step_seconds[width]),
+            *(_soon(text) for text in hurried),
+        )
         left = np.array([text.prompt_left + text.draws_left for text in texts])
         ends = np.unique(left.clip(1, max(1, most)))
         done = np.minimum(left[:, None], ends).sum(axis=0)
@@ -320,8 +324,8 @@ def _reads(text: Sequence) -> bool:
 
 def _soon(text: Sequence) -> int:
     """Returns after how many time steps something of a text is wanted."""
-    if _reads(text) or text.is_awaited:
-        return text.prompt_left or max(WIDTHS.values())  # its state is to be kept
+    if _reads(text) or (text.is_awaited and text.prompt_left):
+        return text.prompt_left  # its state is to be kept
     if text.wish.streams:
         return text.prompt_left + max(FIRST_BYTES, text.num_drawn)
     return max(WIDTHS.values())

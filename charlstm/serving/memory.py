@@ -1,4 +1,4 @@
-"""What an engine remembers of texts: which states it keeps, and what is known of a new prompt."""
+"""Decides which states an engine keeps, and finds what is known of a new prompt."""
 
 from charlstm.serving.prompt_cache import LEAST_LENGTH, Column, PromptCache
 from charlstm.serving.sequences import Sequence
@@ -8,7 +8,7 @@ GROWTH = 1 / 16
 
 
 class Memory:
-    """The states of texts that were read.
+    """Keeps the states of texts that were read.
 
     Args:
       max_bytes: of all of them together; 0 keeps none.
@@ -19,7 +19,7 @@ class Memory:
 
     @property
     def num_bytes(self) -> int:
-        """How much it has."""
+        """The memory that the states take, in bytes."""
         return self._cache.num_bytes
 
     def helps(self, text: Sequence) -> bool:

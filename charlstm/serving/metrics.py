@@ -1,4 +1,4 @@
-"""What a server tells Prometheus."""
+"""Counts requests and reports them, with the engines' counts, to Prometheus."""
 
 from collections.abc import Callable, Iterator, Mapping
 

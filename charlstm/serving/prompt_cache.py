@@ -16,7 +16,7 @@ _OVERHEAD, _ARRAY_OVERHEAD = 500, 120
 
 
 class Column(NamedTuple):
-    """What a model knows of a single text, on the host.
+    """Holds the state of a model after a single text, on the host.
 
     Attributes:
       h, c: of each layer, float32 [H].

@@ -1,4 +1,4 @@
-"""What all requests share: the models, the limits, the keys, and the counts."""
+"""Holds what all requests share: the models, the limits, the keys, and the counts."""
 
 import hmac
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from charlstm.serving.work import Work
 
 
 class Service:
-    """What all requests share.
+    """Holds what all requests share.
 
     Args:
       models: by name.

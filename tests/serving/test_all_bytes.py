@@ -3,7 +3,6 @@
 import itertools
 
 import exported_models
-import openai
 import processes
 import pytest
 import servers
@@ -28,7 +27,7 @@ def server(environment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(base_url=f"{server.url}v1", api_key="none", max_retries=0) as made:
+    with servers.openai_client(server) as made:
         yield made.completions
 
 

@@ -54,17 +54,13 @@ def begin(server, **values):
     return connection
 
 
-def client_of(server, key):
-    return openai.OpenAI(base_url=f"{server.url}v1", api_key=key, max_retries=0)
-
-
 def test_a_key_is_needed_where_there_are_keys(server):
     for key in ("first-key", "second_KEY!"):
-        with client_of(server, key) as client:
+        with servers.openai_client(server, key) as client:
             assert [model.id for model in client.models.list().data] == ["run"]
             assert client.completions.create(model="run", prompt="a", max_tokens=3).choices
     for key in ("first-ke", "first-key2", "x", "FIRST-KEY"):
-        with client_of(server, key) as client:
+        with servers.openai_client(server, key) as client:
             with pytest.raises(openai.AuthenticationError, match="Authorization: Bearer KEY"):
                 client.models.list()
             with pytest.raises(openai.AuthenticationError, match="Authorization: Bearer KEY"):
@@ -85,7 +81,7 @@ def test_more_texts_than_may_wait_are_refused(server):
     server.until(lambda: server.active() == (4, 0))
     waiting = [begin(server, n=WAITING - 1)]
     server.until(lambda: server.active() == (4, WAITING - 1))
-    with client_of(server, "first-key") as client:
+    with servers.openai_client(server, "first-key") as client:
         with pytest.raises(openai.RateLimitError, match="4 texts are waiting already") as caught:
             client.completions.create(model="run", prompt="a", n=2)
         assert caught.value.code == "too_many_waiting"

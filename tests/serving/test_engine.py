@@ -12,7 +12,7 @@ from charlstm.serving import engine as engine_module
 from charlstm.serving.batches import nothing_given
 from charlstm.serving.engine import MOST_ALONE
 from charlstm.serving.memory import Memory
-from charlstm.serving.sequences import LENGTH, STOP
+from charlstm.serving.sequences import LENGTH, STOP, Sequence, Wish
 
 ENDLESS = 10**6  # bytes, which no test waits for
 
@@ -362,3 +362,12 @@ def test_a_text_keeps_no_more_than_its_own_symbols(wide_engine):
     for one in asked:
         kept = sum((part if part.base is None else part.base).nbytes for part in one.text._symbols)
         assert kept == 300
+
+
+def test_the_first_bytes_of_a_stream_come_soon_also_if_others_waited_for_its_prompt():
+    wish = Wish(np.zeros(200, np.uint8), Settings(), 0, 0, max_tokens=1000, streams=True)
+    text = Sequence(wish, np.arange(2, dtype=np.uint8), lambda piece: None)
+    text.is_awaited = True
+    assert engine_module._soon(text) == 200  # then its state is kept
+    text.num_read = 200
+    assert engine_module._soon(text) == engine_module.FIRST_BYTES

@@ -10,7 +10,7 @@ import httpx
 import openai
 import processes
 import pytest
-from servers import Server, answer, rest, serving
+from servers import Server, answer, openai_client, rest, serving
 
 from charlstm.errors import UserError
 from charlstm.serving import served
@@ -107,8 +107,8 @@ def test_what_takes_too_long_is_given_up_with_its_reason(quick, trained, tmp_pat
     with serving(quick, trained, *flags, log=tmp_path / "log") as server:
         made, waiting = (server.begin(**ENDLESS, stream=True) for _ in range(2))
         server.until(lambda: server.active() == (1, 1))
-        url, said = f"{server.url}v1", "not finished within 1 seconds"
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        said = "not finished within 1 seconds"
+        with openai_client(server) as client:
             with pytest.raises(openai.RateLimitError, match=said) as caught:
                 client.completions.create(model="run", **ENDLESS)
             assert caught.value.code == "took_too_long"
@@ -121,7 +121,7 @@ def test_what_takes_too_long_is_given_up_with_its_reason(quick, trained, tmp_pat
             assert status in (429, 200) and headers["retry-after"] is None
             before = server.metrics()["charlstm_requests_total", "429"]
             with (
-                openai.OpenAI(base_url=url, api_key="none", max_retries=2) as patient,
+                openai_client(server, max_retries=2) as patient,
                 pytest.raises(openai.RateLimitError, match=said),
             ):
                 patient.completions.create(model="run", **ENDLESS)

@@ -12,7 +12,7 @@ from run_folders import checkpoints, metrics, numbers, parameters
 
 import charlstm
 from charlstm.errors import UserError
-from charlstm.training.hooks import Profile
+from charlstm.training.profile import Profile
 
 FIELDS = {
     "model.num_layers": 2,
