@@ -9,7 +9,6 @@ all its places, connections and threads are free again. The exit code is 1 if an
 """
 
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 
 from benchmarks import common
@@ -25,6 +23,7 @@ from benchmarks.competitors import versions_of
 from benchmarks.reporting import Column
 from benchmarks.serving.process import Server, running
 from benchmarks.serving.soak_clients import KINDS, MEANINGS, Clients, NotAsPromisedError
+from benchmarks.serving.watch import MOST_GROWTH, SECONDS_FOR_A_VERDICT, Watch
 from benchmarks.serving.wire import Address
 
 _MINUTES = flags.DEFINE_float("minutes", 10.0, "How long the clients come.", 0.05)
@@ -34,8 +33,6 @@ _OTHERS = flags.DEFINE_integer("others", 2, "Clients at a time of each other kin
 _SEED = flags.DEFINE_integer("seed", 0, "Of all that clients do.")
 
 _KEY = "soak"
-# Over the second half, which has to be so long for a verdict.
-MOST_GROWTH, SECONDS_FOR_A_VERDICT = 0.05, 30.0
 _FREE_SECONDS = 60.0  # until all places and connections are free again
 
 _CLIENTS = (
@@ -51,39 +48,6 @@ _CHECKS = (
     Column("wanted", "wanted"),
     Column("ok", "as promised", lambda ok: "yes" if ok else "NO"),
 )
-
-
-class Watch:
-    """Watches a process from outside.
-
-    Attributes:
-      memory: (seconds, bytes) that it had in memory.
-    """
-
-    def __init__(self, pid: int):
-        self._pid, self._begin = pid, time.monotonic()
-        self.memory: list[tuple[float, int]] = []
-
-    def look(self) -> None:
-        """Notes its memory."""
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
-        now = time.monotonic() - self._begin
-        self.memory.append((now, pages * os.sysconf("SC_PAGE_SIZE")))
-
-    def files(self) -> int:
-        """Returns how many files and connections it has open."""
-        return len(os.listdir(f"/proc/{self._pid}/fd"))
-
-    def threads(self) -> int:
-        """Returns how many threads it has."""
-        return len(os.listdir(f"/proc/{self._pid}/task"))
-
-    def second_half(self) -> tuple[float, float, float]:
-        """Returns the mean memory of the second half, its slope per second, and its length."""
-        seconds, size = np.array(self.memory).T
-        part = seconds >= seconds[-1] / 2
-        slope, _ = np.polyfit(seconds[part], size[part], 1)
-        return float(size[part].mean()), float(slope), float(np.ptp(seconds[part]))
 
 
 def main(argv: Sequence[str]) -> None:

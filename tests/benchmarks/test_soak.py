@@ -14,8 +14,8 @@ from pathlib import Path
 import processes
 import pytest
 
-from benchmarks.serving.soak import MOST_GROWTH, Watch
 from benchmarks.serving.soak_clients import KINDS, Clients, NotAsPromisedError, _asked
+from benchmarks.serving.watch import MOST_GROWTH, Watch
 from benchmarks.serving.wire import Address
 
 ROOT = Path(__file__).parents[2]

@@ -174,6 +174,16 @@ class TestDamage:
             (safetensors.numpy.save({}, {"config": "{}", "alphabet": "{}"}), "kind"),
             (safetensors.numpy.save({}, {"config": "[", "alphabet": "[" * 9}), "Expecting value"),
         ],
+        ids=[
+            "prose",
+            "huge header",
+            "broken header",
+            "deep header",
+            "null header",
+            "no texts",
+            "no configuration",
+            "broken configuration",
+        ],
     )
     def test_foreign_files(self, content, says, refusal):
         assert says in refusal(content)
