@@ -94,6 +94,14 @@ def seed(script: str, python: str, shape: Shape | None = None) -> Entry:
     return Entry(f"Keras 3, the {script}'s script", ".keras_seed", spec, python=python)
 
 
+def transformer(recipe: str, python: str, spec: dict[str, Any]) -> Entry:
+    """Returns a transformer with one of nanoGPT's recipes; see `torch_transformer.prepare`."""
+    spec = {"recipe": recipe, **spec}
+    return Entry(
+        f"transformer, {recipe}", ".torch_transformer", spec, python=python, count=1, warm_up=0
+    )
+
+
 def product_name(library: str, dtype: str) -> str:
     """Returns the name of a product rate in tables."""
     return f"{dtype} products, {'JAX' if library == 'jax' else 'PyTorch'}"

@@ -16,7 +16,7 @@ from benchmarks import common
 from benchmarks.interleaved import Entry, Outcome, run_interleaved
 from charlstm.benchmark.shapes import Shape
 from charlstm.config import ModelConfig
-from charlstm.data.corpus import Alphabet, Corpus, load_corpus
+from charlstm.data.corpus import Alphabet, Corpus
 from charlstm.evaluation.evaluator import Evaluator
 from charlstm.model.language_model import LanguageModel
 from charlstm.model.network import Network
@@ -32,7 +32,7 @@ def train(
     entry: Entry,
     shape: Shape,
     kind: Literal["bytes", "corpus"],
-    corpus_name: str,
+    corpus: Corpus,
     num_runs: int,
     run_seconds: int,
 ) -> tuple[Outcome, Curve]:
@@ -42,11 +42,10 @@ def train(
       entry: the script.
       shape: the shape of its model; the size of the alphabet is taken from the corpus.
       kind: the kind of its alphabet.
-      corpus_name: the text that it is trained on, split as charlstm splits by default.
+      corpus: the text that it is trained on.
       num_runs: how often it is scored, at least 2.
       run_seconds: the length of a run.
     """
-    corpus = load_corpus(corpus_name, 0.05, 0.05)
     alphabet = Alphabet.of(kind, corpus.data)
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "symbols"

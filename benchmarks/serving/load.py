@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from benchmarks import common, reporting
+from benchmarks import common, reporting, sample_command
 from benchmarks.competitors import versions_of
 from benchmarks.reporting import Column
 from benchmarks.serving.process import Server, running
@@ -54,7 +54,6 @@ _FIRST_BYTE = (
     Column("p99", "99th percentile ms", reporting.number(0)),
     Column("rate", "bytes/s of all", reporting.short),
 )
-_PROMPT = "The king and all his men were "
 
 
 def main(argv: Sequence[str]) -> None:
@@ -102,14 +101,10 @@ def _trained(folder: Path) -> Path:
 
 
 def _compared(server: Server, run: Path, clients: int) -> dict[str, Any]:
-    num_bytes, seconds = 1000, _sample_seconds(run, clients, 1000)
-    while seconds < _SECONDS.value / 4:
-        num_bytes *= 4
-        seconds = _sample_seconds(run, clients, num_bytes)
-    num_bytes = round(num_bytes * _SECONDS.value / seconds)
+    num_bytes = sample_command.bytes_in(_SECONDS.value, run, clients)
     ours, theirs, requests = [], [], 0
     for _ in range(common.ROUNDS.value):
-        theirs.append(clients * num_bytes / _sample_seconds(run, clients, num_bytes))
+        theirs.append(sample_command.bytes_per_second(run, clients, num_bytes))
         rate, answered = _load(server, clients, _SECONDS.value)
         ours.append(rate)
         requests += answered
@@ -125,29 +120,9 @@ def _compared(server: Server, run: Path, clients: int) -> dict[str, Any]:
     }
 
 
-def _sample_seconds(run: Path, num_samples: int, num_bytes: int) -> float:
-    """Returns how long `charlstm sample` takes for so many bytes more."""
-    few, seconds = 64, []
-    for count in (few, few + num_bytes):
-        begin = time.perf_counter()
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "charlstm", "sample", f"--checkpoint={run}", "--raw"),
-                f"--prompt={_PROMPT}",
-                f"--num_samples={num_samples}",
-                f"--num_bytes={count}",
-                "--temperature=1",
-            ],
-            check=True,
-            capture_output=True,
-        )
-        seconds.append(time.perf_counter() - begin)
-    return seconds[1] - seconds[0]
-
-
 def _asked(stream: bool) -> dict[str, Any]:
     seed = {"seed": 0} if _SEED.value else {}
-    return {"prompt": _PROMPT, "max_tokens": _BYTES.value, "stream": stream} | seed
+    return {"prompt": sample_command.PROMPT, "max_tokens": _BYTES.value, "stream": stream} | seed
 
 
 def _load(server: Server, clients: int, seconds: float) -> tuple[float, int]:
