@@ -88,11 +88,13 @@ class Given(NamedTuple):
       symbols: [N, B] uint8; N is the most time steps of a call.
       count: [B] int32, how many of them each text reads.
       num_drawn: [B] int32 or a scalar, how many symbols of each were drawn in calls before.
+      begins: [B] bool, True where a new text begins, whatever stood there; None for none.
     """
 
     symbols: Any
     count: Any
     num_drawn: Any
+    begins: Any = None
 
 
 class Record(NamedTuple):
@@ -148,6 +150,8 @@ def advance(
       count; and the record, if one is wanted.
     """
     model, weights = loaded
+    if given.begins is not None:
+        texts = jax.tree.map(lambda leaf: jnp.where(given.begins, 0, leaf), texts)
     size, num_read = given.symbols.shape[0], texts.num_read
     axis = dimension(texts.logits, 1)
     # A symbol's place in its text decides on its random number: how calls are cut does not matter.

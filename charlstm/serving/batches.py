@@ -197,7 +197,8 @@ class Programs:
 def nothing_given(width: int) -> Given:
     """Returns that no text of a batch has anything to read."""
     count, num_drawn = np.zeros((2, width), np.int32)
-    return Given(np.zeros((WIDTHS[width], width), np.uint8), count, num_drawn)
+    symbols = np.zeros((WIDTHS[width], width), np.uint8)
+    return Given(symbols, count, num_drawn, np.zeros(width, bool))
 
 
 class Batch:
@@ -219,14 +220,18 @@ class Batch:
         self.columns: list[Sequence | None] = [None] * width
         self.draws = Draws.alike(width, Settings(), 0)
         self.cells = np.zeros((MOST_CELLS, width), np.int32)
+        self._begins = np.zeros(width, bool)
 
     def join(self, texts: Mapping[Sequence, Column | None], programs: Programs) -> None:
         """Gives empty columns to texts, with what is known of each."""
         empty = [index for index, text in enumerate(self.columns) if text is None]
         places = dict(zip(empty, texts.values(), strict=False))
-        self.placed = programs.place(places, self.width, self.placed)
+        known = {index: column for index, column in places.items() if column is not None}
+        if known:
+            self.placed = programs.place(known, self.width, self.placed)
         for index, text in zip(empty, texts, strict=False):
             self._put(index, text)
+            self._begins[index] = index not in known
 
     def move(self, texts: Mapping[Sequence, Column | None], width: int, programs: Programs) -> None:
         """Takes another width, and texts beside those that it has."""
@@ -253,8 +258,9 @@ class Batch:
         return [(index, text) for index, text in enumerate(self.columns) if text is not None]
 
     def given(self, num_steps: int) -> Given:
-        """Returns what the texts read in the next time steps."""
-        given = nothing_given(self.width)
+        """Returns what the texts read in the next time steps; it counts on them being run."""
+        given = nothing_given(self.width)._replace(begins=self._begins)
+        self._begins = np.zeros(self.width, bool)
         for index, text in self.present:
             begin = text.num_read
             symbols = text.wish.prompt[begin : begin + num_steps]

@@ -105,6 +105,35 @@ def test_columns_come_back_as_they_were_placed(programs):
     assert empty.num_read == 0 and not any(part.any() for part in (*empty.h, *empty.c))
 
 
+@pytest.mark.parametrize("width", [1, 8])
+def test_a_text_that_begins_forgets_what_stood_in_its_column(programs, width):
+    """And the others go on."""
+    draws, nobody = Draws.alike(width, Settings(), 0), np.zeros(width, bool)
+
+    def advanced(placed, begins):
+        given = nothing_given(width)
+        given.symbols[:], given.count[:] = np.arange(width), 3
+        return programs.advance(
+            placed, width, given._replace(begins=begins), draws, 20, None, False
+        )
+
+    def columns(placed):
+        found = programs.columns(placed, range(width))
+        return [[part.tobytes() for part in (*one.h, *one.c, one.logits)] for one in found]
+
+    before, _ = advanced(programs.place({}, width), nobody)
+    fresh, went_on = columns(before), columns(advanced(before, nobody)[0])
+    before, _ = advanced(programs.place({}, width), nobody)
+    one_begins = np.arange(width) == width // 2
+    after, _ = advanced(before, one_begins)
+    assert columns(after) == [
+        fresh[index] if begins else went_on[index] for index, begins in enumerate(one_begins)
+    ]
+    assert fresh != went_on
+    numbers = [column.num_read for column in programs.columns(after, range(width))]
+    assert numbers == [20 if begins else 40 for begins in one_begins]
+
+
 @pytest.mark.parametrize(
     ("most", "widths"),
     [(1, [1]), (2, [1, 8]), (8, [1, 8]), (10, [1, 8, 64]), (512, [1, 8, 64, 512])],
