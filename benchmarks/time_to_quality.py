@@ -29,7 +29,7 @@ from benchmarks.interleaved import run_interleaved
 from benchmarks.reporting import Column, Report
 from benchmarks.timed_training import Failed, bytes_of_update, fit, settings_of, train
 from charlstm.benchmark.shapes import Shape
-from charlstm.data.corpus import Alphabet, load_corpus
+from charlstm.data.corpus import Alphabet, Corpus, load_corpus
 from charlstm.training.metrics_file import read_figures
 
 _CONFIGS = flags.DEFINE_list("configs", ["quickstart"], "Names or files, as for charlstm train.")
@@ -51,7 +51,13 @@ _TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "Interpreter
 _TORCH_DTYPE = flags.DEFINE_enum("torch_dtype", "float32", ["float32", "bfloat16"], "Of products.")
 _TORCH_COMPILE = flags.DEFINE_boolean("torch_compile", True, "Compile the transformers.")
 
-# Of the time for which `charlstm sample` and a transformer make text.
+flags.register_validator(
+    "seconds",
+    lambda values: all(value.isdecimal() and int(value) >= 1 for value in values),
+    "--seconds must be whole numbers of 1 or more, such as 60,180",
+)
+
+# Of text that `charlstm sample` makes to be measured.
 _SAMPLING_SECONDS = 4.0
 
 _COLUMNS = (
@@ -113,7 +119,7 @@ def _train(config: str, seconds: int) -> dict[str, Any]:
 
 def _train_transformer(recipe: str, seconds: int, report: Report) -> dict[str, Any]:
     """Trains a transformer for the given time."""
-    corpus = load_corpus(_CORPUS.value, _VALID_SIZE.value, _TEST_SIZE.value)
+    corpus = _corpus()
     alphabet = Alphabet.of("corpus", corpus.data)
     num_runs = max(2, min(_EVALUATIONS.value, seconds))
     row: dict[str, Any] = {"run": f"transformer, nanoGPT's for a {recipe.upper()}"}
@@ -146,6 +152,10 @@ def _train_transformer(recipe: str, seconds: int, report: Report) -> dict[str, A
     return _with_curve(row, curve)
 
 
+def _corpus() -> Corpus:
+    return load_corpus(_CORPUS.value, _VALID_SIZE.value, _TEST_SIZE.value)
+
+
 def _row(name: str, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     scored = [line for line in metrics if "valid_bits_per_byte" in line]
     curve = [(line["seconds"], line["valid_bits_per_byte"]) for line in scored]
@@ -170,7 +180,7 @@ def _train_seed(script: str, seconds: int, report: Report) -> dict[str, Any]:
     kind: Literal["bytes", "corpus"] = "bytes" if script == "question" else "corpus"
     num_runs = max(2, min(_EVALUATIONS.value, seconds))
     entry = comparison.seed(script, _KERAS_PYTHON.value, shape)
-    corpus = load_corpus(_CORPUS.value, _VALID_SIZE.value, _TEST_SIZE.value)
+    corpus = _corpus()
     outcome, curve = seed_quality.train(
         entry, shape, kind, corpus, num_runs, max(1, seconds // num_runs)
     )

@@ -14,7 +14,7 @@ LENGTH, STOP = "length", "stop"  # the reasons why a text ends, in the protocol'
 
 
 class Piece(NamedTuple):
-    """What is new of a text.
+    """Holds what is new of a text.
 
     Attributes:
       data: its bytes.
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What is wanted of a text.
+    """Says what is wanted of a text.
 
     Attributes:
       prompt: uint8 [P], symbols; P ≥ 1. Texts that begin alike had best share one array.
@@ -110,12 +110,12 @@ class Sequence:
 
     @property
     def prompt_left(self) -> int:
-        """How many bytes of the prompt are unread."""
+        """The number of bytes of the prompt that are unread."""
         return len(self.wish.prompt) - self.num_read
 
     @property
     def draws_left(self) -> int:
-        """How many bytes are still to be made."""
+        """The number of bytes that are still to be made."""
         return self.wish.max_tokens - self.num_drawn
 
     @property
@@ -130,7 +130,7 @@ class Sequence:
 
     @property
     def length(self) -> int:
-        """How many symbols the model has read of it."""
+        """The number of symbols that the model has read of it."""
         return self.num_read + self.num_drawn
 
     def cancel(self) -> None:
